@@ -1,0 +1,196 @@
+"""The plan of a session: which scans are used, what is made from which, and why.
+
+These records are written before anything is computed. ``--dry-run`` prints them, the workflow is
+built from them, sidecars and the report quote them. They hold no images and are JSON-serialisable.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from .acquisition import Acquisition
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something odd in the input, kept for the log, the sidecar and the report.
+
+    Attributes
+    ----------
+    path : str
+        The file where it was found.
+    field : str
+        The field of that file (``RepetitionTime``, ``age``, ``qform`` …).
+    value : str
+        The value as found.
+    problem : str
+        One sentence.
+    action : str
+        What was done about it (``'treated as missing'``, …).
+    severity : {'info', 'warning', 'error'}
+    """
+
+    path: str
+    field: str
+    value: str
+    problem: str
+    action: str
+    severity: str = 'warning'
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A scan that was found and not used, with the rule that says why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """An acquired image that will be used.
+
+    Attributes
+    ----------
+    path : str
+        Absolute path of the NIfTI file.
+    acquisition : Acquisition
+        Always has a ``contrast``.
+    entities : dict of str to str
+        BIDS entities of the file name (long pybids names), without suffix and extension.
+    shape : tuple of int
+    zooms : tuple of float
+        Voxel size in mm along the storage axes.
+    """
+
+    path: str
+    acquisition: Acquisition
+    entities: dict[str, str]
+    shape: tuple[int, ...]
+    zooms: tuple[float, ...]
+
+    @property
+    def contrast(self) -> str:
+        return self.acquisition.contrast
+
+
+@dataclass(frozen=True)
+class Target:
+    """A requested acquisition.
+
+    Attributes
+    ----------
+    name : str
+        Short alphanumeric name, unique within a run; goes into ``desc-synth<name>``
+        (``desc-synth`` alone for the default target of a contrast, whose name is ``''``).
+    acquisition : Acquisition
+        What to synthesise; ``voxel_size`` of ``None`` means 1 mm isotropic.
+    provenance : dict of str to str
+        For each field of the acquisition, where its value came from.
+    """
+
+    name: str
+    acquisition: Acquisition
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def contrast(self) -> str:
+        return self.acquisition.contrast
+
+
+@dataclass(frozen=True)
+class SynthesisTask:
+    """One image to make.
+
+    Attributes
+    ----------
+    target : Target
+    source : str
+        Path of the scan that it is made from.
+    prompt : str
+    purpose : {'missing', 'requested', 'validate'}
+    reason : str
+        Why this source was taken.
+    """
+
+    target: Target
+    source: str
+    prompt: str
+    purpose: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SessionPlan:
+    """All that will be done for one session (or for a subject without sessions)."""
+
+    subject: str
+    session: str | None
+    scans: tuple[Scan, ...]
+    reference: str
+    reference_reason: str
+    tasks: tuple[SynthesisTask, ...]
+    refused: tuple[Refusal, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """``sub-01`` or ``sub-01_ses-1``."""
+        stem = f'sub-{self.subject}'
+        return f'{stem}_ses-{self.session}' if self.session else stem
+
+    def scan(self, path: str) -> Scan:
+        """Return the scan with this path."""
+        return next(scan for scan in self.scans if scan.path == path)
+
+    def to_json(self) -> str:
+        """Serialise; :meth:`from_json` gives back an equal plan."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> SessionPlan:
+        """Rebuild a plan from :meth:`to_json`."""
+        raw = json.loads(text)
+        return cls(
+            subject=raw['subject'],
+            session=raw['session'],
+            scans=tuple(_scan(item) for item in raw['scans']),
+            reference=raw['reference'],
+            reference_reason=raw['reference_reason'],
+            tasks=tuple(_task(item) for item in raw['tasks']),
+            refused=tuple(Refusal(**item) for item in raw['refused']),
+            findings=tuple(Finding(**item) for item in raw['findings']),
+        )
+
+    def write(self, path: str | Path) -> Path:
+        """Write the plan as JSON and return its path."""
+        path = Path(path)
+        path.write_text(self.to_json())
+        return path
+
+
+def _scan(raw: dict) -> Scan:
+    return Scan(
+        path=raw['path'],
+        acquisition=Acquisition.from_dict(raw['acquisition']),
+        entities=raw['entities'],
+        shape=tuple(raw['shape']),
+        zooms=tuple(raw['zooms']),
+    )
+
+
+def _task(raw: dict) -> SynthesisTask:
+    target = raw['target']
+    return SynthesisTask(
+        target=Target(
+            name=target['name'],
+            acquisition=Acquisition.from_dict(target['acquisition']),
+            provenance=target['provenance'],
+        ),
+        source=raw['source'],
+        prompt=raw['prompt'],
+        purpose=raw['purpose'],
+        reason=raw['reason'],
+    )
