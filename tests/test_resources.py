@@ -1,0 +1,94 @@
+"""Limits of control groups, batch systems and affinity are respected."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tumsyn_bids.resources import available_cpus, available_memory_gb
+
+GIB = 1024**3
+
+
+def write_tree(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """Return a function that lays out a fake /sys/fs/cgroup and /proc/self/cgroup."""
+
+    def lay_out(proc, files):
+        write_tree(tmp_path / 'cgroup', files)
+        (tmp_path / 'proc').write_text(proc)
+        return {'cgroup_root': tmp_path / 'cgroup', 'proc_cgroup': tmp_path / 'proc'}
+
+    return lay_out
+
+
+def test_memory_without_limits_is_the_host(machine):
+    where = machine('0::/\n', {'memory.max': 'max\n'})
+    assert available_memory_gb(env={}, host_bytes=64 * GIB, **where) == 64
+
+
+def test_memory_cgroup_v2_parent_is_tighter_than_child(machine):
+    where = machine(
+        '0::/slurm/job1\n',
+        {'slurm/memory.max': f'{8 * GIB}\n', 'slurm/job1/memory.max': f'{12 * GIB}\n'},
+    )
+    assert available_memory_gb(env={}, host_bytes=64 * GIB, **where) == 8
+
+
+def test_memory_cgroup_v1_and_its_no_limit(machine):
+    where = machine(
+        '4:memory:/docker/abc\n1:cpu:/\n',
+        {
+            'memory/docker/abc/memory.limit_in_bytes': f'{4 * GIB}\n',
+            'memory/memory.limit_in_bytes': '9223372036854771712\n',
+        },
+    )
+    assert available_memory_gb(env={}, host_bytes=64 * GIB, **where) == 4
+
+
+def test_memory_in_a_container_whose_proc_names_the_host_path(machine):
+    where = machine('0::/system.slice/docker-abc\n', {'memory.max': f'{3 * GIB}\n'})
+    assert available_memory_gb(env={}, host_bytes=64 * GIB, **where) == 3
+
+
+@pytest.mark.parametrize(
+    ('env', 'expected'),
+    [
+        ({'SLURM_MEM_PER_NODE': '16384'}, 16),
+        ({'SLURM_MEM_PER_NODE': '0'}, 64),
+        ({'SLURM_MEM_PER_CPU': '2048', 'SLURM_CPUS_ON_NODE': '4'}, 8),
+        ({'SLURM_MEM_PER_NODE': 'rubbish'}, 64),
+    ],
+)
+def test_memory_of_a_slurm_job(machine, env, expected):
+    assert available_memory_gb(env=env, host_bytes=64 * GIB, **machine('', {})) == expected
+
+
+def test_cpus_follow_the_cgroup_v2_quota(machine):
+    where = machine('0::/\n', {'cpu.max': '150000 100000\n'})
+    assert available_cpus(env={}, **where) == 1
+
+
+def test_cpus_follow_the_cgroup_v1_quota(machine):
+    where = machine(
+        '2:cpu,cpuacct:/job\n',
+        {'cpu/job/cpu.cfs_quota_us': '100000\n', 'cpu/job/cpu.cfs_period_us': '100000\n'},
+    )
+    assert available_cpus(env={}, **where) == 1
+
+
+def test_no_quota_leaves_the_affinity(machine):
+    where = machine('0::/\n', {'cpu.max': 'max 100000\n', 'cpu/cpu.cfs_quota_us': '-1\n'})
+    assert available_cpus(env={}, **where) == len(os.sched_getaffinity(0))
+
+
+def test_cpus_of_a_slurm_task(machine):
+    assert available_cpus(env={'SLURM_CPUS_PER_TASK': '1'}, **machine('', {})) == 1
