@@ -1,0 +1,208 @@
+"""Sizes and options of the networks, and the registry of named configurations."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The text transformer (CLIP's, paper section "Text encoder").
+
+    Attributes
+    ----------
+    width, layers, heads : int
+    embed_dim : int
+        Size of the pooled, projected embedding.
+    context_length : int
+        Most tokens of a prompt, start and end marks included.
+    vocabulary : tuple of int or None
+        Token ids that have an embedding of their own; all others share one. ``None`` keeps all
+        49,408 of CLIP.
+    """
+
+    width: int = 512
+    layers: int = 8
+    heads: int = 8
+    embed_dim: int = 768
+    context_length: int = 90
+    vocabulary: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The residual image encoder, which never reduces the resolution of its output.
+
+    Attributes
+    ----------
+    n_feats, n_resblocks, out_dim : int
+    norm : {'batch', 'none'}
+        Normalisation inside the residual blocks; the published network has batch norm.
+    res_scale : float
+        Factor on the residual branch.
+    context_widths : tuple of int
+        Channels of a strided side branch, one halving per entry, which widens the receptive
+        field at little cost. Empty in the published network.
+    context_blocks : int
+        Residual blocks per level of the side branch.
+    """
+
+    n_feats: int = 256
+    n_resblocks: int = 24
+    out_dim: int = 768
+    norm: str = 'batch'
+    res_scale: float = 0.1
+    context_widths: tuple[int, ...] = ()
+    context_blocks: int = 2
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """How the prompt meets the image.
+
+    Attributes
+    ----------
+    heads : int
+    attention : {'released', 'multihead'}
+        ``released``: cosine logits and the key/value layout of the published code, which mixes
+        voxels and channels. ``multihead``: the paper's text, scaled dot products with the text
+        as query and the image as keys and values.
+    mlp : bool
+        Whether a gated depth-wise block and two layer norms follow the gate.
+    pool : int
+        Averaging of the image tokens before the attention (1: every voxel).
+    """
+
+    heads: int = 8
+    attention: str = 'released'
+    mlp: bool = True
+    pool: int = 1
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The implicit decoder from a feature and a coordinate to an intensity.
+
+    Attributes
+    ----------
+    hidden : tuple of int
+        Widths of the hidden layers.
+    coordinates : {'absolute', 'relative'}
+        ``absolute``: position inside the patch in [-1, 1], as the published code. ``relative``:
+        offset to the nearest feature voxel, in voxels (LIIF, Chen et al. 2021).
+    film : bool
+        Whether the prompt scales and shifts every hidden layer.
+    """
+
+    hidden: tuple[int, ...] = (3072, 3072, 768, 256)
+    coordinates: str = 'absolute'
+    film: bool = False
+
+
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """All that is needed to build a synthesis network and to feed it.
+
+    Attributes
+    ----------
+    numeric : bool
+        Whether the numbers of the prompt are embedded beside its text.
+    tile : int
+        Edge of the cubes, in input voxels, in which a volume is processed.
+    overlap : float
+        Least overlap of neighbouring tiles as a part of their edge.
+    input_voxel_size : float
+        Spacing in mm of the grid on which a source enters the encoder.
+    """
+
+    name: str
+    text: TextConfig = field(default_factory=TextConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    numeric: bool = False
+    tile: int = 60
+    overlap: float = 0.25
+    input_voxel_size: float = 1.0
+
+    def to_dict(self) -> dict:
+        """Return a JSON-serialisable mapping."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> SynthesisConfig:
+        """Rebuild a configuration from :meth:`to_dict`.
+
+        Raises
+        ------
+        TypeError
+            If a key is unknown.
+        """
+        values = dict(values)
+        for key, part in (
+            ('text', TextConfig),
+            ('encoder', EncoderConfig),
+            ('fusion', FusionConfig),
+            ('decoder', DecoderConfig),
+        ):
+            values[key] = part(
+                **{k: tuple(v) if isinstance(v, list) else v for k, v in values[key].items()}
+            )
+        return cls(**values)
+
+
+def get_config(name: str) -> SynthesisConfig:
+    """Return a named configuration.
+
+    ``official`` is the published network (113.6 M parameters), ``embedded`` the small one that
+    comes with this package, ``tiny`` the one of the tests.
+
+    Raises
+    ------
+    KeyError
+        If there is no such configuration; the message lists those that exist.
+    """
+    makers = {'official': _official, 'embedded': _embedded, 'tiny': _tiny}
+    try:
+        return makers[name]()
+    except KeyError:
+        raise KeyError(f'no configuration {name!r}; known: {", ".join(makers)}') from None
+
+
+def _official() -> SynthesisConfig:
+    return SynthesisConfig(name='official')
+
+
+def _embedded() -> SynthesisConfig:
+    return SynthesisConfig(
+        name='embedded',
+        text=TextConfig(width=64, layers=2, heads=4, embed_dim=128),
+        encoder=EncoderConfig(
+            n_feats=24,
+            n_resblocks=2,
+            out_dim=32,
+            norm='none',
+            res_scale=0.2,
+            context_widths=(48, 80, 80),
+            context_blocks=2,
+        ),
+        fusion=FusionConfig(heads=4, attention='multihead', mlp=False, pool=4),
+        decoder=DecoderConfig(hidden=(64, 64), coordinates='relative', film=True),
+        numeric=True,
+        tile=128,
+    )
+
+
+def _tiny() -> SynthesisConfig:
+    return SynthesisConfig(
+        name='tiny',
+        text=TextConfig(width=16, layers=1, heads=2, embed_dim=16),
+        encoder=EncoderConfig(
+            n_feats=8, n_resblocks=1, out_dim=16, norm='none', context_widths=(8,)
+        ),
+        fusion=FusionConfig(heads=2, attention='multihead', mlp=False, pool=4),
+        decoder=DecoderConfig(hidden=(16,), coordinates='relative', film=True),
+        numeric=True,
+        tile=48,
+        input_voxel_size=3.0,
+    )

@@ -1,0 +1,116 @@
+"""The implicit decoder: features and continuous coordinates to intensities."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from .config import DecoderConfig
+
+
+def make_coord(shape, *, device=None) -> torch.Tensor:
+    """Return the centres of the cells of a grid, in [-1, 1].
+
+    Parameters
+    ----------
+    shape : sequence of 3 int
+
+    Returns
+    -------
+    Tensor of float32, shape (D * H * W, 3)
+        Row-major, axes in the order of ``shape``.
+    """
+    axes = [(torch.arange(n, device=device) * 2 + 1) / n - 1 for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing='ij'), dim=-1).reshape(-1, 3)
+
+
+class ImplicitDecoder(nn.Module):
+    """Local implicit image function (Chen, Liu & Wang, CVPR 2021).
+
+    Parameters
+    ----------
+    dim : int
+        Channels of the feature volume.
+    text_dim : int
+        Size of the prompt embedding; used only with ``config.film``.
+    config : DecoderConfig
+    """
+
+    def __init__(self, dim: int, text_dim: int, config: DecoderConfig):
+        super().__init__()
+        widths = (dim + 3, *config.hidden, 1)
+        layers: list[nn.Module] = []
+        for n_in, n_out in itertools.pairwise(widths):
+            layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+        self.relative = config.coordinates == 'relative'
+        self.film = (
+            nn.ModuleList(nn.Linear(text_dim, 2 * width) for width in config.hidden)
+            if config.film
+            else None
+        )
+        for modulation in self.film or ():
+            nn.init.normal_(modulation.weight, std=0.1 * text_dim**-0.5)
+            nn.init.zeros_(modulation.bias)
+
+    def forward(self, features, coord, text) -> torch.Tensor:
+        """Decode at given points.
+
+        Parameters
+        ----------
+        features : Tensor, shape (B, C, D, H, W)
+        coord : Tensor, shape (B, K, 3)
+            Position in the feature volume, [-1, 1] from border to border, axes as (D, H, W).
+        text : Tensor, shape (B, text_dim)
+
+        Returns
+        -------
+        Tensor, shape (B, K)
+        """
+        grid = coord.flip(-1)[:, :, None, None].to(features.dtype)
+        sampled = F.grid_sample(features, grid, mode='bilinear', align_corners=False)
+        points = sampled[:, :, :, 0, 0].transpose(1, 2)
+        return self._mlp(points, self._position(coord, features.shape[2:]), text)
+
+    def on_grid(self, features: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Decode at the centres of the feature voxels, where interpolation is the identity.
+
+        Returns
+        -------
+        Tensor, shape (B, D, H, W)
+        """
+        batch, dim, *shape = features.shape
+        points = features.permute(0, 2, 3, 4, 1).reshape(batch, -1, dim)
+        if self.relative:
+            position = torch.zeros(1, 1, 3, device=features.device)
+        else:
+            position = make_coord(shape, device=features.device)[None]
+        position = position.expand(batch, points.shape[1], 3)
+        return self._mlp(points, position, text).reshape(batch, *shape)
+
+    def _position(self, coord, shape):
+        if not self.relative:
+            return coord
+        size = torch.tensor(shape, device=coord.device, dtype=coord.dtype)
+        index = ((coord + 1) * size - 1) / 2
+        return index - index.round()
+
+    def _mlp(self, points, position, text):
+        x = torch.cat([points, position.to(points.dtype)], dim=-1)
+        linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        for index, layer in enumerate(linears[:-1]):
+            x = F.relu(self._modulated(index, layer, x, text), inplace=True)
+        return linears[-1](x)[..., 0]
+
+    def _modulated(self, index, layer, x, text):
+        if self.film is None:
+            return layer(x)
+        # Scaling and shifting the output is folded into the weights: one pass over the points.
+        scale, shift = self.film[index](text).chunk(2, dim=-1)
+        scale = 1 + scale
+        weight = layer.weight[None] * scale[:, :, None]
+        bias = layer.bias * scale + shift
+        return torch.baddbmm(bias[:, None].to(x.dtype), x, weight.transpose(1, 2).to(x.dtype))

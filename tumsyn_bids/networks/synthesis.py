@@ -1,0 +1,76 @@
+"""The synthesis network: encoder, fusion with the prompt, implicit decoder."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from .config import SynthesisConfig
+from .decoder import ImplicitDecoder
+from .encoder import ResEncoder
+from .fusion import Fusion
+from .text import NumericEncoder, TextEncoder
+
+
+class SynthesisNet(nn.Module):
+    """The network of the paper, configurable in width, depth and options.
+
+    The image encoder does not see the prompt, so one encoding serves any number of targets.
+
+    Parameters
+    ----------
+    config : SynthesisConfig
+    """
+
+    def __init__(self, config: SynthesisConfig):
+        super().__init__()
+        self.config = config
+        self.encoder = ResEncoder(config.encoder)
+        dim, text_dim = config.encoder.out_dim, config.text.embed_dim
+        self.fusion = Fusion(dim, text_dim, config.fusion)
+        self.imnet = ImplicitDecoder(dim, text_dim, config.decoder)
+
+    def forward(self, source, coord, text) -> torch.Tensor:
+        """Synthesise at given points.
+
+        Parameters
+        ----------
+        source : Tensor, shape (B, 1, D, H, W)
+        coord : Tensor, shape (B, K, 3)
+            See :meth:`ImplicitDecoder.forward`.
+        text : Tensor, shape (B, text_dim)
+
+        Returns
+        -------
+        Tensor, shape (B, K)
+        """
+        return self.imnet(self.fusion(self.encoder(source), text), coord, text)
+
+
+class PromptEncoder(nn.Module):
+    """Prompt to embedding: the text transformer and, if configured, the prompt's numbers.
+
+    Parameters
+    ----------
+    config : SynthesisConfig
+    """
+
+    def __init__(self, config: SynthesisConfig):
+        super().__init__()
+        self.text = TextEncoder(config.text)
+        self.numeric = NumericEncoder(config.text.embed_dim) if config.numeric else None
+
+    def forward(self, ids: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """Embed prompts.
+
+        Parameters
+        ----------
+        ids : Tensor of int64, shape (B, L)
+        numbers : Tensor, shape (B, NUMERIC_FEATURES)
+
+        Returns
+        -------
+        Tensor, shape (B, text_dim)
+        """
+        embedded = self.text(ids)
+        return embedded if self.numeric is None else embedded + self.numeric(numbers)
