@@ -1,0 +1,59 @@
+"""Fixtures shared by all tests, and a sandbox that keeps tests off the network and the home."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Libraries read these when they are imported, so they are set before any test module is.
+# Two processes of two threads each are plenty for images of 3 mm.
+_CACHES = Path(tempfile.mkdtemp(prefix='tumsyn-tests-'))
+os.environ['MPLBACKEND'] = 'Agg'
+os.environ['MPLCONFIGDIR'] = str(_CACHES / 'matplotlib')
+os.environ['TEMPLATEFLOW_HOME'] = str(_CACHES / 'templateflow')
+os.environ['TEMPLATEFLOW_AUTOUPDATE'] = 'off'
+os.environ['XDG_CACHE_HOME'] = str(_CACHES / 'cache')
+os.environ['NO_ET'] = '1'
+os.environ.setdefault('OMP_NUM_THREADS', '2')
+os.environ.setdefault('ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS', '2')
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_sessionfinish():
+    """Remove the caches of this process."""
+    import shutil
+
+    shutil.rmtree(_CACHES, ignore_errors=True)
+
+
+@pytest.fixture(scope='session')
+def repository() -> Path:
+    """Root of the checkout that the tests lie in."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> Path:
+    """Folder of real scans; its tests are skipped where it is absent.
+
+    ``$TUMSYN_SHARED_DATA``, else ``../shared/data`` beside the checkout.
+    """
+    given = os.environ.get('TUMSYN_SHARED_DATA')
+    folder = Path(given) if given else REPOSITORY.parent / 'shared' / 'data'
+    if not folder.is_dir():
+        pytest.skip(f'no real data at {folder} (set TUMSYN_SHARED_DATA to use another folder)')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def phantom_dir(tmp_path_factory) -> Path:
+    """A small BIDS dataset with known truth, made by our simulator at 3 mm; do not write to it."""
+    from tumsyn_bids.simulation.dataset import write_phantom_dataset
+
+    out = tmp_path_factory.mktemp('phantom') / 'ds-phantom'
+    write_phantom_dataset(out, resolution_mm=3)
+    return out
