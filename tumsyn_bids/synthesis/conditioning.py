@@ -1,0 +1,41 @@
+"""Prompts as the tensors that the prompt encoder takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..networks.text import numeric_features
+from ..networks.tokenizer import get_tokenizer
+from ..prompt import parse_prompt
+
+
+def prompt_tensors(
+    prompts: Sequence[str], context_length: int = 90
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokenise prompts and read their numbers.
+
+    Parameters
+    ----------
+    prompts : sequence of str
+    context_length : int
+
+    Returns
+    -------
+    ids : Tensor of int64, shape (B, context_length)
+        Padded with 0.
+    numbers : Tensor of float32, shape (B, NUMERIC_FEATURES)
+
+    Raises
+    ------
+    UsageError
+        If a prompt has more tokens than fit.
+    """
+    ids = torch.zeros(len(prompts), context_length, dtype=torch.long)
+    for row, prompt in zip(ids, prompts, strict=True):
+        tokens = get_tokenizer().encode(prompt, context_length)
+        row[: len(tokens)] = torch.tensor(tokens)
+    numbers = np.stack([numeric_features(parse_prompt(prompt)) for prompt in prompts])
+    return ids, torch.from_numpy(numbers)

@@ -1,0 +1,67 @@
+"""What happens to a source image on its way: thick slices, noise, bias field, contrast drift."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional as F
+
+
+def blur(image: np.ndarray, sigma_voxels: float) -> np.ndarray:
+    """Blur with a Gaussian, the point spread of a voxel."""
+    return ndimage.gaussian_filter(image, sigma_voxels) if sigma_voxels > 0 else image
+
+
+def thick_slices(
+    rng: np.random.Generator, image: np.ndarray, thickness: int, axis: int
+) -> np.ndarray:
+    """Average ``thickness`` voxels into one slice along an axis and interpolate linearly back.
+
+    The first slice begins at a random voxel, so that slices lie anywhere.
+    """
+    start = int(rng.integers(thickness))
+    padded = np.roll(image, -start, axis=axis)
+    tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(padded, axis, 0)))[None, None]
+    size = tensor.shape[2]
+    n_slices = max(size // thickness, 1)
+    tensor = tensor[:, :, : n_slices * thickness]
+    slices = F.avg_pool3d(tensor, (thickness, 1, 1))
+    back = F.interpolate(slices, size=(n_slices * thickness, *tensor.shape[3:]), mode='trilinear')
+    back = F.pad(back, (0, 0, 0, 0, 0, size - n_slices * thickness), mode='replicate')
+    return np.roll(np.moveaxis(back[0, 0].numpy(), 0, axis), start, axis=axis)
+
+
+def bias_field(rng: np.random.Generator, shape, strength: float) -> np.ndarray:
+    """Draw a smooth multiplicative field with a log standard deviation of ``strength``."""
+    knots = torch.from_numpy(rng.normal(0, strength, (1, 1, 3, 3, 3)).astype('f4'))
+    field = F.interpolate(knots, size=tuple(shape), mode='trilinear', align_corners=True)
+    return np.exp(field[0, 0].numpy())
+
+
+def corrupt_source(
+    rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, *, strength: float = 1.0
+) -> np.ndarray:
+    """Degrade an image the way acquired scans are, after bias correction and brain extraction.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (X, Y, Z)
+        About 1 where it is bright.
+    mask : ndarray of bool, shape (X, Y, Z)
+    strength : float
+        Scales noise, bias and contrast drift.
+    """
+    if rng.random() < 0.5:
+        image = thick_slices(rng, image, int(rng.integers(2, 7)), int(rng.integers(3)))
+    if rng.random() < 0.5:
+        image = image * bias_field(rng, image.shape, 0.12 * strength)
+    peak = max(float(image.max()), 1e-6)
+    image = peak * (np.maximum(image, 0) / peak) ** np.exp(rng.normal(0, 0.1 * strength))
+    if rng.random() < 0.7:
+        sigma = strength * rng.uniform(0.005, 0.05)
+        real = image + sigma * rng.standard_normal(image.shape, dtype=np.float32)
+        imaginary = sigma * rng.standard_normal(image.shape, dtype=np.float32)
+        image = np.hypot(real, imaginary)
+    image = image * np.exp(rng.normal(0, 0.06 * strength))
+    return np.where(mask, image, 0).astype(np.float32)

@@ -1,0 +1,270 @@
+"""Training samples: one source, several targets with their prompts, on one patch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import torch
+
+from ..acquisition import CONTRASTS, FIELDS, Acquisition
+from ..errors import UsageError
+from ..prompt import render_prompt
+from ..simulation.draw import draw_acquisition
+from ..simulation.generator import (
+    TissueVolume,
+    draw_grid,
+    draw_subject,
+    render,
+    render_random,
+    sample_image,
+)
+from .corruption import blur, corrupt_source
+
+#: How often each contrast is drawn, relative to the others.
+CONTRAST_WEIGHTS: dict[str, float] = {
+    'T1w': 3,
+    'T2w': 3,
+    'FLAIR': 3,
+    'PDw': 1.5,
+    'T2starw': 1.2,
+    'SWI': 1.0,
+    'T1CE': 1.3,
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A training sample.
+
+    Attributes
+    ----------
+    source : ndarray of float32, shape (X, Y, Z)
+    targets : ndarray of float32, shape (T, X, Y, Z)
+    mask : ndarray of bool, shape (X, Y, Z)
+    prompts : tuple of str, length T
+    """
+
+    source: np.ndarray
+    targets: np.ndarray
+    mask: np.ndarray
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PairedSubject:
+    """A real person with several contrasts on one grid, brain only.
+
+    Attributes
+    ----------
+    label : str
+    person : Acquisition
+        Age and sex; nothing else is set.
+    images : dict of str to ndarray of float32, shape (X, Y, Z)
+        By contrast; the 98th percentile of the brain is 1.
+    mask : ndarray of bool, shape (X, Y, Z)
+    """
+
+    label: str
+    person: Acquisition
+    images: dict[str, np.ndarray]
+    mask: np.ndarray
+
+
+def scale_brain(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Scale an image so that the 98th percentile inside a mask is 1; negatives become 0."""
+    bright = float(np.percentile(image[mask], 98))
+    return np.clip(image / max(bright, 1e-6), 0, 2).astype(np.float32)
+
+
+def load_paired_subjects(
+    dataset: str | Path, *, exclude: tuple[str, ...] = ()
+) -> list[PairedSubject]:
+    """Read the people of a derivative dataset whose brain-only images share one grid.
+
+    Parameters
+    ----------
+    dataset : path-like
+        BIDS derivatives with ``desc-brain`` or ``desc-preproc`` images.
+    exclude : tuple of str
+        Labels (``sub-19``) that must not be read.
+
+    Raises
+    ------
+    UsageError
+        If no subject with two or more contrasts is left.
+    """
+    dataset = Path(dataset)
+    subjects = []
+    for folder in sorted(path for path in dataset.glob('sub-*') if path.name not in exclude):
+        images = _aligned_images(folder)
+        if len(images) >= 2:
+            subjects.append(_paired_subject(dataset, folder.name, images))
+    if not subjects:
+        raise UsageError(
+            'holds no subject with two contrasts on one grid',
+            path=dataset,
+            remedy='Give a dataset of co-registered, brain-extracted images',
+        )
+    return subjects
+
+
+def _aligned_images(folder: Path) -> dict[str, nb.Nifti1Image]:
+    images: dict[str, nb.Nifti1Image] = {}
+    for path in sorted(folder.rglob('*_desc-*.nii.gz')):
+        name = path.name.removesuffix('.nii.gz')
+        suffix = name.rsplit('_', 1)[-1]
+        contrast = 'T1CE' if suffix == 'T1w' and '_ce-' in name else suffix
+        if contrast in CONTRASTS:
+            images[contrast] = nb.as_closest_canonical(nb.load(path))
+    return images
+
+
+def _paired_subject(dataset: Path, label: str, images) -> PairedSubject:
+    grids = {(img.shape, img.affine.round(3).tobytes()) for img in images.values()}
+    if len(grids) > 1:
+        raise UsageError(
+            f'the images of {label} lie on different grids',
+            path=dataset,
+            remedy='Resample them to one grid first',
+        )
+    arrays = {name: np.asarray(img.dataobj, dtype=np.float32) for name, img in images.items()}
+    mask = np.logical_or.reduce([array != 0 for array in arrays.values()])
+    box = _bounding_box(mask, margin=8)
+    scaled = {name: scale_brain(array[box], mask[box]) for name, array in arrays.items()}
+    return PairedSubject(label, _person(dataset, label), scaled, mask[box])
+
+
+def _bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
+    corners = [
+        (np.flatnonzero(mask.any(axis=others))[[0, -1]]) for others in ((1, 2), (0, 2), (0, 1))
+    ]
+    return tuple(slice(max(first - margin, 0), last + margin + 1) for first, last in corners)
+
+
+def _person(dataset: Path, label: str) -> Acquisition:
+    table = dataset / 'participants.tsv'
+    if not table.exists():
+        return Acquisition()
+    header, *rows = [line.split('\t') for line in table.read_text().splitlines()]
+    row = next((dict(zip(header, row, strict=False)) for row in rows if row[0] == label), {})
+    age = row.get('age', 'n/a')
+    return Acquisition(
+        age=float(age) if age.replace('.', '', 1).isdigit() else None,
+        sex=row.get('sex') if row.get('sex') in ('M', 'F') else None,
+    )
+
+
+def simulated_sample(
+    rng: np.random.Generator, volumes: list[TissueVolume], *, patch: int, n_targets: int
+) -> Sample:
+    """Draw a sample from an anatomy and the sequence equations."""
+    volume = volumes[rng.integers(len(volumes))]
+    grid = draw_grid(rng, volume.tissue.shape, patch, centre=_centre(rng, volume.distance == 0))
+    subject = draw_subject(rng, volume, grid)
+    person = Acquisition(age=float(round(rng.uniform(4, 90))), sex=str(rng.choice(['M', 'F'])))
+    names = _draw_contrasts(rng, list(CONTRASTS), 1 + n_targets)
+    acquisitions = [
+        draw_acquisition(rng, name).replace(
+            age=person.age, sex=person.sex, voxel_size=(1.0, 1.0, 1.0)
+        )
+        for name in names
+    ]
+    spread = rng.uniform(0.4, 0.7)
+    if rng.random() < 0.12:
+        source = render_random(rng, subject)
+    else:
+        source = render(subject, acquisitions[0])
+    source = blur(source, spread) * subject.mask
+    targets = [blur(render(subject, acq), 0.5) * subject.mask for acq in acquisitions[1:]]
+    return Sample(
+        source=corrupt_source(rng, source, subject.mask),
+        targets=np.stack(targets).astype(np.float32),
+        mask=subject.mask,
+        prompts=tuple(render_prompt(forget_fields(rng, acq)) for acq in acquisitions[1:]),
+    )
+
+
+def real_sample(
+    rng: np.random.Generator, subjects: list[PairedSubject], *, patch: int, n_targets: int
+) -> Sample:
+    """Draw a sample from a real person.
+
+    Where the protocol of the images is not documented, a prompt either leaves it open or says
+    what such an image is usually made with: the images teach what a contrast looks like, the
+    simulation what its parameters do.
+    """
+    subject = subjects[rng.integers(len(subjects))]
+    grid = draw_grid(
+        rng,
+        subject.mask.shape,
+        patch,
+        centre=_centre(rng, subject.mask),
+        rotation_deg=10,
+        scale=0.08,
+        bend_voxels=2.0,
+    )
+    mask = sample_image(subject.mask, grid) > 0.5
+    names = _draw_contrasts(rng, list(subject.images), 1 + n_targets)
+    images = [sample_image(subject.images[name], grid) for name in names]
+    source = images[0] * mask
+    if rng.random() < 0.7:
+        source = corrupt_source(rng, source, mask, strength=0.6)
+    prompts = []
+    for name in names[1:]:
+        acquisition = Acquisition(contrast=name, voxel_size=(1.0, 1.0, 1.0))
+        if rng.random() < 0.6:
+            acquisition = _usual(rng, name).replace(voxel_size=(1.0, 1.0, 1.0))
+        acquisition = acquisition.replace(age=subject.person.age, sex=subject.person.sex)
+        prompts.append(render_prompt(forget_fields(rng, acquisition)))
+    return Sample(source, np.stack(images[1:]) * mask, mask, tuple(prompts))
+
+
+def _usual(rng: np.random.Generator, contrast: str) -> Acquisition:
+    from ..protocols import default_protocol
+
+    protocol = default_protocol(contrast, float(rng.choice([1.5, 3.0])))
+    jitter = {
+        key: getattr(protocol, key) * float(np.exp(rng.normal(0, 0.1)))
+        for key in ('repetition_time', 'echo_time', 'inversion_time', 'flip_angle')
+        if getattr(protocol, key) is not None
+    }
+    return protocol.replace(manufacturer=str(rng.choice(['Siemens', 'GE', 'Philips'])), **jitter)
+
+
+def forget_fields(
+    rng: np.random.Generator, acquisition: Acquisition, probability: float = 0.12
+) -> Acquisition:
+    """Make fields unknown at random; the contrast and the voxel size stay."""
+    keep = ('contrast', 'voxel_size')
+    if rng.random() < 0.05:
+        return Acquisition(contrast=acquisition.contrast, voxel_size=acquisition.voxel_size)
+    forgotten = {name: None for name in FIELDS if name not in keep and rng.random() < probability}
+    return acquisition.replace(**forgotten)
+
+
+def _draw_contrasts(rng, names: list[str], count: int) -> list[str]:
+    weights = np.array([CONTRAST_WEIGHTS[name] for name in names])
+    count = min(count, len(names))
+    return [
+        names[i] for i in rng.choice(len(names), count, replace=False, p=weights / weights.sum())
+    ]
+
+
+def _centre(rng, inside: np.ndarray) -> np.ndarray:
+    flat = inside.ravel()
+    while True:
+        index = int(rng.integers(flat.size))
+        if flat[index]:
+            return np.array(np.unravel_index(index, inside.shape))
+
+
+def to_tensors(sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return source (1, 1, X, Y, Z), targets (1, T, X, Y, Z) and mask (1, 1, X, Y, Z)."""
+    return (
+        torch.from_numpy(np.ascontiguousarray(sample.source))[None, None],
+        torch.from_numpy(np.ascontiguousarray(sample.targets))[None],
+        torch.from_numpy(np.ascontiguousarray(sample.mask))[None, None].float(),
+    )

@@ -1,0 +1,51 @@
+"""Losses on intensities that are about 1 where the image is bright."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def structural_dissimilarity(a: torch.Tensor, b: torch.Tensor, window: int = 7) -> torch.Tensor:
+    """Return 1 - SSIM with a uniform cubic window, averaged (Wang et al. 2004).
+
+    Parameters
+    ----------
+    a, b : Tensor, shape (B, T, X, Y, Z)
+    window : int
+        Edge of the window in voxels.
+    """
+    mean_a, mean_b = F.avg_pool3d(a, window, 2), F.avg_pool3d(b, window, 2)
+    var_a = F.avg_pool3d(a * a, window, 2) - mean_a**2
+    var_b = F.avg_pool3d(b * b, window, 2) - mean_b**2
+    cov = F.avg_pool3d(a * b, window, 2) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+    structure = (2 * cov + _C2) / (var_a + var_b + _C2)
+    return 1 - (luminance * structure).mean()
+
+
+def gradient_difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the mean absolute difference of the forward differences along the three axes."""
+    delta = a - b
+    return sum(delta.diff(dim=axis).abs().mean() for axis in (-3, -2, -1)) / 3
+
+
+def synthesis_loss(predicted, target, mask) -> torch.Tensor:
+    """Return the training loss: absolute and squared error, SSIM and edges, inside the mask.
+
+    Parameters
+    ----------
+    predicted, target : Tensor, shape (B, T, X, Y, Z)
+    mask : Tensor, shape (B, 1, X, Y, Z)
+    """
+    predicted = predicted * mask
+    share = mask.mean().clamp_min(0.05)
+    delta = predicted - target
+    pointwise = (delta.abs().mean() + 3 * (delta**2).mean()) / share
+    return (
+        pointwise
+        + 0.1 * structural_dissimilarity(predicted, target)
+        + 0.3 * gradient_difference(predicted, target) / share
+    )
