@@ -1,0 +1,75 @@
+"""Checks of a request that need the disk or the machine, made before anything is started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import UsageError
+from ..settings import Settings
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise :class:`UsageError` for the first thing that makes a run impossible."""
+    if not settings.bids_dir.is_dir():
+        raise UsageError(
+            'is not a folder', path=settings.bids_dir, remedy='Give the root of a BIDS dataset'
+        )
+    _check_apart(settings.bids_dir, settings.output_dir, 'the output directory')
+    _check_apart(settings.bids_dir, settings.work_dir, 'the work directory (-w)')
+    if settings.work_dir.resolve() == settings.output_dir.resolve():
+        raise UsageError(
+            'is both the output and the work directory',
+            path=settings.work_dir,
+            remedy='Give another work directory with -w',
+        )
+    check_writable(settings.output_dir, 'the output directory')
+    check_writable(settings.work_dir, 'the work directory (-w)')
+    for path in (
+        settings.bids_filter_file,
+        settings.targets_file,
+        settings.use_plugin,
+        *settings.like,
+    ):
+        if path is not None and not path.is_file():
+            raise UsageError('is not a file', path=path, remedy='Check the path')
+    check_device(settings.device)
+
+
+def check_device(device: str) -> None:
+    """Raise :class:`UsageError` where a CUDA device is asked for that is not there."""
+    if not device.startswith('cuda'):
+        return
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    index = int(device.partition(':')[2] or 0)
+    if index >= count:
+        found = f'{count} found' if count else 'no CUDA device found'
+        raise UsageError(
+            f'device {device} is not there ({found})',
+            field='--device',
+            remedy='Give the container access to the GPU, or use --device cpu or auto',
+        )
+
+
+def check_writable(path: Path, what: str) -> None:
+    """Raise :class:`UsageError` where a folder can be neither written to nor made."""
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not existing.is_dir():
+        problem = f'cannot be {what}: {existing} is a file'
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        problem = f'cannot be {what}: {existing} is not writable'
+    else:
+        return
+    raise UsageError(problem, path=path, remedy='Choose another folder')
+
+
+def _check_apart(bids_dir: Path, path: Path, what: str) -> None:
+    inner, outer = path.resolve(), bids_dir.resolve()
+    if inner == outer or outer in inner.parents:
+        raise UsageError(
+            f'{what} lies inside the input dataset, which is never written to',
+            path=path,
+            remedy='Choose a folder beside the dataset',
+        )

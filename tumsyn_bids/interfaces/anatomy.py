@@ -1,0 +1,191 @@
+"""Steps on acquired scans: header repair, bias field, brain mask, co-registration."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+from nipype.interfaces.base import File, TraitedSpec, traits
+
+from .base import Step, StepInputSpec, optional, save
+
+
+class SanitizeScanInputSpec(StepInputSpec):
+    """Inputs of :class:`SanitizeScan`."""
+
+    in_file = File(exists=True, mandatory=True, desc='acquired NIfTI file')
+
+
+class SanitizeScanOutputSpec(TraitedSpec):
+    """Outputs of :class:`SanitizeScan`."""
+
+    out_file = File(exists=True, desc='3D float32 image whose header can be trusted')
+    findings = traits.List(traits.Dict(), desc='what was odd, as dictionaries of Finding')
+
+
+class SanitizeScan(Step):
+    """Read a scan and settle what its header leaves open."""
+
+    input_spec = SanitizeScanInputSpec
+    output_spec = SanitizeScanOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..anatomy.geometry import sanitize
+
+        clean = sanitize(self.inputs.in_file)
+        data = np.asarray(clean.img.dataobj, dtype=np.float32)
+        return {
+            'out_file': save(data, clean.img.affine, folder / 'sanitized.nii'),
+            'findings': [asdict(finding) for finding in clean.findings],
+        }
+
+
+class CorrectBiasInputSpec(StepInputSpec):
+    """Inputs of :class:`CorrectBias`."""
+
+    in_file = File(exists=True, mandatory=True, desc='sanitized scan')
+
+
+class CorrectBiasOutputSpec(TraitedSpec):
+    """Outputs of :class:`CorrectBias`."""
+
+    out_file = File(exists=True, desc='scan without its smooth intensity drift')
+
+
+class CorrectBias(Step):
+    """Remove the bias field with N4."""
+
+    input_spec = CorrectBiasInputSpec
+    output_spec = CorrectBiasOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..anatomy.bias import correct_bias
+
+        img = correct_bias(nb.load(self.inputs.in_file))
+        data = np.asarray(img.dataobj, dtype=np.float32)
+        return {'out_file': save(data, img.affine, folder / 'corrected.nii')}
+
+
+class ExtractBrainInputSpec(StepInputSpec):
+    """Inputs of :class:`ExtractBrain`."""
+
+    in_file = File(exists=True, mandatory=True, desc='bias-corrected scan')
+    contrast = traits.Str(mandatory=True, desc='contrast of the scan')
+    method = traits.Str('ants', usedefault=True, desc='ants, hd-bet or none')
+    seed = traits.Int(mandatory=True, desc='seed of the registration')
+
+
+class ExtractBrainOutputSpec(TraitedSpec):
+    """Outputs of :class:`ExtractBrain`."""
+
+    mask_file = File(exists=True, desc="brain mask on the scan's grid")
+    volume_ml = traits.Float(desc='volume of the mask')
+    method = traits.Str(desc='how the mask was made')
+    warnings = traits.List(traits.Str(), desc='why the mask should not be trusted blindly')
+
+
+class ExtractBrain(Step):
+    """Find the brain of the reference scan."""
+
+    input_spec = ExtractBrainInputSpec
+    output_spec = ExtractBrainOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..anatomy.brain import extract_brain
+
+        brain = extract_brain(
+            nb.load(self.inputs.in_file),
+            self.inputs.contrast,
+            seed=self.inputs.seed,
+            method=self.inputs.method,
+        )
+        mask = np.asarray(brain.img.dataobj, dtype=np.uint8)
+        return {
+            'mask_file': save(mask, brain.img.affine, folder / 'mask.nii'),
+            'volume_ml': float(brain.volume_ml),
+            'method': brain.method,
+            'warnings': list(brain.warnings),
+        }
+
+
+class RegisterRigidInputSpec(StepInputSpec):
+    """Inputs of :class:`RegisterRigid`."""
+
+    fixed_file = File(exists=True, mandatory=True, desc='bias-corrected reference')
+    moving_file = File(exists=True, mandatory=True, desc='bias-corrected other scan')
+    fixed_mask = File(exists=True, desc='brain mask of the reference')
+    seed = traits.Int(mandatory=True, desc='seed of the sampling of the metric')
+
+
+class RegisterRigidOutputSpec(TraitedSpec):
+    """Outputs of :class:`RegisterRigid`."""
+
+    transform_file = File(exists=True, desc='ITK text transform, reference to scan')
+    cost_before = traits.Float(desc='cost with the headers alone')
+    cost_after = traits.Float(desc='cost with the transform')
+
+
+class RegisterRigid(Step):
+    """Align a scan with the reference of its session."""
+
+    input_spec = RegisterRigidInputSpec
+    output_spec = RegisterRigidOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..anatomy.registration import register_rigid, write_itk
+
+        fixed_mask = optional(self.inputs.fixed_mask)
+        found = register_rigid(
+            nb.load(self.inputs.fixed_file),
+            nb.load(self.inputs.moving_file),
+            seed=self.inputs.seed,
+            fixed_mask=nb.load(fixed_mask) if fixed_mask else None,
+        )
+        path = folder / 'rigid.txt'
+        write_itk(found.matrix, path)
+        return {
+            'transform_file': str(path),
+            'cost_before': float(found.cost_before),
+            'cost_after': float(found.cost_after),
+        }
+
+
+class ResampleInputSpec(StepInputSpec):
+    """Inputs of :class:`Resample`."""
+
+    in_file = File(exists=True, mandatory=True, desc='scan in its own space')
+    grid_file = File(exists=True, mandatory=True, desc='image on the grid wanted')
+    transform_file = File(exists=True, desc="from the grid's space to the scan's")
+
+
+class ResampleOutputSpec(TraitedSpec):
+    """Outputs of :class:`Resample`."""
+
+    out_file = File(exists=True, desc='scan on that grid')
+
+
+class Resample(Step):
+    """Bring a scan onto another image's grid in one interpolation."""
+
+    input_spec = ResampleInputSpec
+    output_spec = ResampleOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..grids import Grid, resample
+
+        img, grid = nb.load(self.inputs.in_file), Grid.of(nb.load(self.inputs.grid_file))
+        data = resample(img, grid, world=world_of(self.inputs.transform_file), order=3)
+        # Cubic splines overshoot at edges; the scan's own range bounds what is plausible.
+        values = np.asarray(img.dataobj)
+        np.clip(data, values.min(), values.max(), out=data)
+        return {'out_file': save(data, grid.affine, folder / 'resampled.nii')}
+
+
+def world_of(transform_file) -> np.ndarray | None:
+    """Read a rigid transform as a 4x4 world matrix; ``None`` where there is none."""
+    from ..anatomy.registration import read_itk
+
+    path = optional(transform_file)
+    return read_itk(path) if path else None

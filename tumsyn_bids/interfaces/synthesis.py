@@ -1,0 +1,103 @@
+"""Steps that make synthetic images and compare them with acquired ones."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+from nipype.interfaces.base import File, TraitedSpec, traits
+
+from .anatomy import world_of
+from .base import Step, StepInputSpec, save
+
+
+class SynthesizeInputSpec(StepInputSpec):
+    """Inputs of :class:`Synthesize`."""
+
+    in_file = File(exists=True, mandatory=True, desc='bias-corrected source, own space')
+    mask_file = File(exists=True, mandatory=True, desc='brain mask of the reference')
+    transform_file = File(exists=True, desc='from the reference to the source')
+    prompts = traits.List(traits.Str(), mandatory=True, desc='one prompt for each target')
+    voxel_sizes = traits.List(
+        traits.Tuple(traits.Float(), traits.Float(), traits.Float()),
+        mandatory=True,
+        desc='mm along the left-right, posterior-anterior and inferior-superior axis, each target',
+    )
+    model = traits.Str(mandatory=True, desc='name or path of the model')
+    model_sha256 = traits.Str(desc='so that another model is another step')
+    device = traits.Str('auto', usedefault=True, nohash=True, desc='auto, cpu or cuda[:N]')
+
+
+class SynthesizeOutputSpec(TraitedSpec):
+    """Outputs of :class:`Synthesize`."""
+
+    out_files = traits.List(File(exists=True), desc='one synthetic image for each target')
+
+
+class Synthesize(Step):
+    """Encode a source once and decode all the targets made from it."""
+
+    input_spec = SynthesizeInputSpec
+    output_spec = SynthesizeOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..grids import Grid
+
+        synthesizer = _synthesizer(self.inputs.model, self.inputs.device)
+        mask = nb.load(self.inputs.mask_file)
+        field_of_view = Grid.of(mask).canonical()
+        encoded = synthesizer.encode(
+            nb.load(self.inputs.in_file), mask=mask, world=world_of(self.inputs.transform_file)
+        )
+        out_files = []
+        pairs = zip(self.inputs.prompts, self.inputs.voxel_sizes, strict=True)
+        for number, (prompt, zooms) in enumerate(pairs):
+            grid = field_of_view.with_zooms(zooms)
+            data = synthesizer.decode(encoded, prompt, grid)
+            out_files.append(save(data, grid.affine, folder / f'synthetic-{number}.nii'))
+        return {'out_files': out_files}
+
+
+class ScoreInputSpec(StepInputSpec):
+    """Inputs of :class:`Score`."""
+
+    synthetic_file = File(exists=True, mandatory=True, desc='synthetic image')
+    acquired_file = File(exists=True, mandatory=True, desc='acquired scan of its contrast')
+    transform_file = File(exists=True, desc='from the reference to the acquired scan')
+    mask_file = File(exists=True, mandatory=True, desc='brain mask of the reference')
+
+
+class ScoreOutputSpec(TraitedSpec):
+    """Outputs of :class:`Score`."""
+
+    scores = traits.Dict(desc='figures of agreement inside the brain, by name')
+
+
+class Score(Step):
+    """Compare a synthetic image with the acquired scan of the same contrast."""
+
+    input_spec = ScoreInputSpec
+    output_spec = ScoreOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..evaluation.metrics import score_pair
+        from ..grids import Grid, resample
+
+        synthetic = nb.load(self.inputs.synthetic_file)
+        grid = Grid.of(synthetic)
+        acquired = resample(
+            nb.load(self.inputs.acquired_file), grid, world=world_of(self.inputs.transform_file)
+        )
+        mask = resample(nb.load(self.inputs.mask_file), grid, order=0) > 0
+        scores = score_pair(np.asarray(synthetic.dataobj), acquired, mask)
+        return {'scores': {name: float(value) for name, value in scores.items()}}
+
+
+@lru_cache(maxsize=1)
+def _synthesizer(model: str, device: str):
+    """Keep the model of this process; loading it takes longer than a small synthesis."""
+    from ..synthesis import Synthesizer
+
+    return Synthesizer.load(model, device=device)
