@@ -124,6 +124,34 @@ def ssim(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None = None) -> float:
     return _mean_similarity(ssim_map(a, b), mask)
 
 
+def prepare(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Set an image to 0 outside a mask and scale it by :func:`scale_to_percentile`.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ or the image has no usable intensities.
+    """
+    image = np.asarray(image)
+    if image.shape != mask.shape:
+        raise ValueError(f'shapes differ: image {image.shape}, mask {mask.shape}')
+    return scale_to_percentile(np.where(mask, image, 0))
+
+
+def score_prepared(image: np.ndarray, answer: np.ndarray, mask: np.ndarray) -> dict[str, float]:
+    """Return the figures of :func:`score_pair` for an image already scaled to [0, 1]."""
+    similarity = None if min(mask.shape) < SSIM_WINDOW else ssim_map(image, answer)
+    nothing = float('nan')
+    return {
+        'psnr_whole': psnr(image, answer),
+        'psnr_brain': psnr(image, answer, mask),
+        'ssim_whole': nothing if similarity is None else _mean_similarity(similarity, None),
+        'ssim_brain': nothing if similarity is None else _mean_similarity(similarity, mask),
+        'pearson': pearson(image, answer, mask),
+        'mae': mae(image, answer, mask),
+    }
+
+
 def score_pair(
     synthetic: np.ndarray,
     acquired: np.ndarray,
@@ -161,12 +189,12 @@ def score_pair(
     mask = np.asarray(mask) > 0
     if not mask.any():
         raise ValueError('the mask is empty')
-    answer = _prepare(acquired, mask)
-    scores = _scores(_prepare(synthetic, mask), answer, mask)
+    answer = prepare(acquired, mask)
+    scores = score_prepared(prepare(synthetic, mask), answer, mask)
     if source is not None:
-        prepared = _prepare(source, mask)
+        prepared = prepare(source, mask)
         predicted = fit_lut(prepared, answer, mask).apply(prepared, mask)
-        beside = _scores(predicted, answer, mask)
+        beside = score_prepared(predicted, answer, mask)
         scores.update({f'lut_{name}': value for name, value in beside.items()})
     return scores
 
@@ -217,23 +245,3 @@ def _mean_similarity(similarity: np.ndarray, mask: np.ndarray | None) -> float:
         return float(similarity[np.asarray(mask) > 0].mean())
     inner = slice(SSIM_WINDOW // 2, -(SSIM_WINDOW // 2))
     return float(similarity[(inner,) * similarity.ndim].mean(dtype=np.float64))
-
-
-def _prepare(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    image = np.asarray(image)
-    if image.shape != mask.shape:
-        raise ValueError(f'shapes differ: image {image.shape}, mask {mask.shape}')
-    return scale_to_percentile(np.where(mask, image, 0))
-
-
-def _scores(image: np.ndarray, answer: np.ndarray, mask: np.ndarray) -> dict[str, float]:
-    similarity = None if min(mask.shape) < SSIM_WINDOW else ssim_map(image, answer)
-    nothing = float('nan')
-    return {
-        'psnr_whole': psnr(image, answer),
-        'psnr_brain': psnr(image, answer, mask),
-        'ssim_whole': nothing if similarity is None else _mean_similarity(similarity, None),
-        'ssim_brain': nothing if similarity is None else _mean_similarity(similarity, mask),
-        'pearson': pearson(image, answer, mask),
-        'mae': mae(image, answer, mask),
-    }

@@ -1,0 +1,162 @@
+"""Score the synthesis of every contrast from every other one, beside what needs no network.
+
+Reads co-registered, brain-only images of two people from a derivatives dataset. Of one person
+every contrast is synthesized from every other and compared with the acquired image. The other
+person serves to fit a look-up table, so that the table, like the network, has never seen the
+answer. Images are compared as :mod:`tumsyn_bids.evaluation.metrics` says.
+
+Methods: ``model``; ``identity`` (the source itself); ``histogram`` (the source with the histogram
+of the answer); ``table`` (look-up table fitted on the other person); ``table*`` (fitted on the
+answer: the best that any function of single grey values can do).
+
+Example::
+
+    python benchmarks/synthesis_quality.py --data ../shared/data/openms-mni \
+        --subject sub-19 --fit-subject sub-07 --model embedded --json quality.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from itertools import permutations
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+
+from tumsyn_bids.acquisition import CONTRASTS, Acquisition
+from tumsyn_bids.bids.layout import index_dataset
+from tumsyn_bids.bids.metadata import read_person
+from tumsyn_bids.evaluation.baselines import fit_lut, match_histogram
+from tumsyn_bids.evaluation.metrics import prepare, score_prepared
+from tumsyn_bids.grids import Grid
+from tumsyn_bids.plan import Target
+from tumsyn_bids.prompt import render_prompt
+from tumsyn_bids.synthesis import Synthesizer
+from tumsyn_bids.targets import resolve_target
+
+#: Shown first: the pairs that published results and our floor speak of.
+MAIN_PAIRS = (('T1w', 'T2w'), ('T2w', 'T1w'), ('T1w', 'FLAIR'), ('FLAIR', 'T1w'))
+COLUMNS = ('psnr_whole', 'psnr_brain', 'ssim_whole', 'ssim_brain', 'pearson', 'mae')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the benchmark; 1 if the model loses to the other person's table on a main pair."""
+    options = _parser().parse_args(argv)
+    started = time.perf_counter()
+    images, mask = read_subject(options.data, options.subject)
+    fit_images, fit_mask = read_subject(options.data, options.fit_subject)
+    arrays, fit_arrays = _prepared(images, mask), _prepared(fit_images, fit_mask)
+    predicted = synthesize(options, images, mask)
+    rows = []
+    for source, target in _pairs(arrays.keys() & fit_arrays.keys()):
+        answer = arrays[target]
+        fitted = fit_lut(fit_arrays[source], fit_arrays[target], fit_mask)
+        methods = {
+            'model': predicted[source, target],
+            'identity': arrays[source],
+            'histogram': match_histogram(arrays[source], answer, mask),
+            'table': fitted.apply(arrays[source], mask),
+            'table*': fit_lut(arrays[source], answer, mask).apply(arrays[source], mask),
+        }
+        for method, image in methods.items():
+            scores = score_prepared(image, answer, mask)
+            rows.append({'source': source, 'target': target, 'method': method, **scores})
+    _report(rows, options, time.perf_counter() - started)
+    return 0 if beats_table(rows) else 1
+
+
+def read_subject(data: Path, label: str) -> tuple[dict[str, nb.Nifti1Image], np.ndarray]:
+    """Return the brain-only images of a person by contrast, and the brain: where any is not 0."""
+    images = {}
+    for path in sorted((data / label).rglob('*_desc-brain_*.nii.gz')):
+        suffix = path.name.removesuffix('.nii.gz').rpartition('_')[2]
+        name = 'T1CE' if suffix == 'T1w' and '_ce-' in path.name else suffix
+        if name in CONTRASTS:
+            images[name] = nb.load(path)
+    if len(images) < 2:
+        sys.exit(f'{data / label}: holds fewer than two *_desc-brain_* images of known contrast')
+    mask = np.logical_or.reduce([np.asarray(img.dataobj) != 0 for img in images.values()])
+    return images, mask
+
+
+def synthesize(options, images, mask) -> dict[tuple[str, str], np.ndarray]:
+    """Synthesize every contrast from every other; a source is encoded once."""
+    synthesizer = Synthesizer.load(options.model, device=options.device)
+    person = _person(options.data, options.subject)
+    reference = next(iter(images.values()))
+    mask_img = nb.Nifti1Image(mask.astype(np.uint8), reference.affine)
+    results = {}
+    for source, img in images.items():
+        encoded = synthesizer.encode(img, mask=mask_img, world=None)
+        for target in images.keys() - {source}:
+            wanted = Target(name='', acquisition=Acquisition(contrast=target))
+            known = person.replace(contrast=source, field_strength=options.field_strength)
+            wanted = resolve_target(wanted, subject=person, modal=None, source=known)
+            prompt = render_prompt(wanted.acquisition)
+            decoded = synthesizer.decode(encoded, prompt, Grid.of(reference))
+            results[source, target] = prepare(decoded, mask)
+    return results
+
+
+def beats_table(rows: list[dict]) -> bool:
+    """Whether the model beats the other person's table on the main pairs, in PSNR and SSIM."""
+    by_key = {(row['source'], row['target'], row['method']): row for row in rows}
+    return all(
+        by_key[(*pair, 'model')][figure] > by_key[(*pair, 'table')][figure]
+        for pair in MAIN_PAIRS
+        for figure in ('psnr_whole', 'psnr_brain', 'ssim_whole', 'ssim_brain')
+        if (*pair, 'model') in by_key
+    )
+
+
+def _prepared(images, mask) -> dict[str, np.ndarray]:
+    return {name: prepare(img.get_fdata(dtype=np.float32), mask) for name, img in images.items()}
+
+
+def _pairs(contrasts) -> list[tuple[str, str]]:
+    pairs = permutations(sorted(contrasts), 2)
+    return sorted(pairs, key=lambda pair: (pair not in MAIN_PAIRS, pair))
+
+
+def _person(data: Path, label: str) -> Acquisition:
+    layout = index_dataset(data, participant_label=[label.removeprefix('sub-')])
+    age, sex, _ = read_person(layout, label.removeprefix('sub-'), None)
+    return Acquisition(age=age, sex=sex)
+
+
+def _report(rows: list[dict], options, seconds: float) -> None:
+    write = sys.stdout.write
+    write(f'{"source":8}{"target":8}{"method":11}' + ''.join(f'{c:>12}' for c in COLUMNS) + '\n')
+    for row in rows:
+        figures = ''.join(f'{row[column]:12.3f}' for column in COLUMNS)
+        write(f'{row["source"]:8}{row["target"]:8}{row["method"]:11}{figures}\n')
+    verdict = 'beats' if beats_table(rows) else 'DOES NOT BEAT'
+    write(f'\nThe model {verdict} the table of {options.fit_subject} on the main pairs.')
+    write(f' {seconds:.0f} s.\n')
+    if options.json:
+        settings = {key: str(value) for key, value in vars(options).items()}
+        options.json.write_text(json.dumps({'settings': settings, 'rows': rows}, indent=2) + '\n')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--data', type=Path, required=True, help='derivatives dataset')
+    parser.add_argument('--subject', required=True, help='the person to synthesize, e.g. sub-19')
+    parser.add_argument('--fit-subject', required=True, help='the person to fit the table on')
+    parser.add_argument('--model', default='embedded', help='"embedded" or a path')
+    parser.add_argument('--device', default='auto')
+    parser.add_argument(
+        '--field-strength', type=float, help='of the scans, in tesla, where it is known'
+    )
+    parser.add_argument('--json', type=Path, help='also write all figures to this file')
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main())
