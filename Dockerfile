@@ -1,0 +1,52 @@
+# Holds everything a run needs: code, weights, templates. Nothing is fetched at run time.
+# docs/containers.md says how to build and run it.
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS builder
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# Extra arguments of pip, for instance an index with CPU-only builds of torch.
+ARG PIP_ARGS=""
+WORKDIR /source
+RUN python -m venv /opt/tumsyn
+ENV PATH=/opt/tumsyn/bin:$PATH
+# The dependencies first: this layer, by far the largest, is reused while they do not change.
+COPY setup.cfg constraints.txt ./
+RUN python -c "import configparser; c = configparser.ConfigParser(); c.read('setup.cfg'); print(c['options']['install_requires'])" > requirements.txt \
+    && pip install ${PIP_ARGS} -c constraints.txt -r requirements.txt
+COPY LICENSE README.md pyproject.toml ./
+COPY tumsyn_bids ./tumsyn_bids
+RUN pip install --no-deps . && python -m compileall -q /opt/tumsyn
+# niworkflows wants TemplateFlow's index of names to exist; it comes out of the wheel.
+RUN TEMPLATEFLOW_HOME=/opt/templateflow TEMPLATEFLOW_AUTOUPDATE=off \
+    python -c "import templateflow.api" \
+    && chmod -R a+rX /opt/tumsyn /opt/templateflow
+
+FROM ${PYTHON_IMAGE}
+COPY --from=builder /opt/tumsyn /opt/tumsyn
+COPY --from=builder /opt/templateflow /opt/templateflow
+# Any user id works, with or without a home that can be written to. Caches go to /tmp, which is the
+# only place written to besides the output and work folders. The user's own Python packages, which
+# Apptainer would make visible, are kept out.
+ENV PATH=/opt/tumsyn/bin:$PATH \
+    PYTHONNOUSERSITE=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    TEMPLATEFLOW_HOME=/opt/templateflow \
+    TEMPLATEFLOW_AUTOUPDATE=off \
+    MPLBACKEND=Agg \
+    MPLCONFIGDIR=/tmp/tumsyn-matplotlib \
+    XDG_CACHE_HOME=/tmp/tumsyn-cache \
+    NO_ET=1
+WORKDIR /tmp
+# Fails the build, not the first user, if something is missing.
+RUN HOME=/nonexistent setpriv --reuid=65534 --regid=65534 --clear-groups tumsyn-bids --version \
+    && rm -rf /tmp/tumsyn-*
+USER 65534:65534
+ARG VERSION=unknown
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="tumsyn-bids" \
+      org.opencontainers.image.description="BIDS App that synthesizes missing MRI contrasts" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+ENTRYPOINT ["tumsyn-bids"]
