@@ -183,7 +183,7 @@ def _embedded() -> SynthesisConfig:
             out_dim=32,
             norm='none',
             res_scale=0.2,
-            context_widths=(48, 80, 80),
+            context_widths=(48, 64, 80),
             context_blocks=2,
         ),
         fusion=FusionConfig(heads=4, attention='multihead', mlp=False, pool=4),

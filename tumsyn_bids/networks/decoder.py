@@ -70,9 +70,15 @@ class ImplicitDecoder(nn.Module):
         -------
         Tensor, shape (B, K)
         """
-        grid = coord.flip(-1)[:, :, None, None].to(features.dtype)
-        sampled = F.grid_sample(features, grid, mode='bilinear', align_corners=False)
-        points = sampled[:, :, :, 0, 0].transpose(1, 2)
+        # Coordinates need more digits than bfloat16 has.
+        sampled = F.grid_sample(
+            features.float(),
+            coord.flip(-1)[:, :, None, None].float(),
+            mode='bilinear',
+            padding_mode='border' if self.relative else 'zeros',
+            align_corners=False,
+        )
+        points = sampled[:, :, :, 0, 0].transpose(1, 2).to(features.dtype)
         return self._mlp(points, self._position(coord, features.shape[2:]), text)
 
     def on_grid(self, features: torch.Tensor, text: torch.Tensor) -> torch.Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nb
 import numpy as np
 import torch
+from scipy import ndimage
 
 from ..acquisition import CONTRASTS, FIELDS, Acquisition
 from ..errors import UsageError
@@ -259,6 +260,23 @@ def _centre(rng, inside: np.ndarray) -> np.ndarray:
         index = int(rng.integers(flat.size))
         if flat[index]:
             return np.array(np.unravel_index(index, inside.shape))
+
+
+def off_grid(rng: np.random.Generator, sample: Sample) -> tuple[Sample, np.ndarray]:
+    """Move the targets by a part of a voxel, so that the decoder learns to answer off its grid.
+
+    Returns
+    -------
+    Sample
+        With targets and mask at the displaced positions.
+    ndarray, shape (3,)
+        Displacement in voxels, within half a voxel.
+    """
+    offset = rng.uniform(-0.5, 0.5, 3)
+    targets = [ndimage.shift(image, -offset, order=3, mode='nearest') for image in sample.targets]
+    mask = ndimage.shift(sample.mask.astype(np.float32), -offset, order=1, mode='nearest') > 0.5
+    moved = np.stack(targets).astype(np.float32) * mask
+    return replace(sample, targets=moved, mask=mask), offset
 
 
 def to_tensors(sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -21,6 +21,7 @@ import torch
 from ..acquisition import CONTRASTS, Acquisition
 from ..errors import UsageError
 from ..networks.config import SynthesisConfig, TextConfig, get_config
+from ..networks.decoder import make_coord
 from ..networks.model import Model, save_model
 from ..networks.tokenizer import get_tokenizer
 from ..prompt import render_prompt
@@ -31,6 +32,7 @@ from .data import (
     PairedSubject,
     forget_fields,
     load_paired_subjects,
+    off_grid,
     real_sample,
     simulated_sample,
     to_tensors,
@@ -55,6 +57,8 @@ class TrainingSettings:
         Targets decoded from each encoded source.
     real_share : float
         Part of the steps that take a real person, if there are any.
+    off_grid_share : float
+        Part of the steps whose targets lie between the voxels of the source.
     learning_rate : float
         Peak of the cosine schedule.
     ema : float
@@ -63,9 +67,10 @@ class TrainingSettings:
 
     config: str = 'embedded'
     steps: int = 4000
-    patch: int = 64
+    patch: int = 56
     n_targets: int = 2
     real_share: float = 0.5
+    off_grid_share: float = 0.25
     learning_rate: float = 1e-3
     warm_up: int = 100
     ema: float = 0.998
@@ -248,12 +253,17 @@ class _Run:
 
     def _one_step(self, volumes, people) -> float:
         rng = np.random.default_rng([self.settings.seed, self.step])
-        source, targets, mask, prompts = self._draw(rng, volumes, people)
+        sample = self._draw(rng, volumes, people)
+        offset = None
+        if rng.random() < self.settings.off_grid_share:
+            sample, offset = off_grid(rng, sample)
+        source, targets, mask = to_tensors(sample)
+        source = source.contiguous(memory_format=torch.channels_last_3d)
         for group in self.optimizer.param_groups:
             group['lr'] = self._learning_rate()
         with torch.autocast('cpu', torch.bfloat16):
-            text = self.model.prompt(*prompt_tensors(prompts))
-            predicted = self._predict(source, text)
+            text = self.model.prompt(*prompt_tensors(sample.prompts))
+            predicted = self._predict(source, text, offset)
         loss = synthesis_loss(predicted.float(), targets, mask)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -266,17 +276,25 @@ class _Run:
     def _draw(self, rng, volumes, people):
         real = bool(people) and (not volumes or rng.random() < self.settings.real_share)
         draw, anatomies = (real_sample, people) if real else (simulated_sample, volumes)
-        sample = draw(rng, anatomies, patch=self.settings.patch, n_targets=self.settings.n_targets)
-        source, targets, mask = to_tensors(sample)
-        source = source.contiguous(memory_format=torch.channels_last_3d)
-        return source, targets, mask, sample.prompts
+        return draw(rng, anatomies, patch=self.settings.patch, n_targets=self.settings.n_targets)
 
-    def _predict(self, source, text):
+    def _predict(self, source, text, offset):
         network = self.model.synthesis
         features = network.encoder(source)
-        images = [
-            network.imnet.on_grid(network.fusion(features, row[None]), row[None]) for row in text
-        ]
+        fused = [network.fusion(features, row[None]) for row in text]
+        if offset is None:
+            images = [
+                network.imnet.on_grid(image, row[None])
+                for image, row in zip(fused, text, strict=True)
+            ]
+        else:
+            shape = source.shape[2:]
+            step = torch.tensor([2 * d / n for d, n in zip(offset, shape, strict=True)])
+            coord = (make_coord(shape) + step.float())[None]
+            images = [
+                network.imnet(image, coord, row[None]).reshape(1, *shape)
+                for image, row in zip(fused, text, strict=True)
+            ]
         return torch.stack(images, dim=1)
 
     def _learning_rate(self) -> float:
