@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 # Libraries read these when they are imported, so they are set before any test module is.
-# Two processes of two threads each are plenty for images of 3 mm.
 _CACHES = Path(tempfile.mkdtemp(prefix='tumsyn-tests-'))
 os.environ['MPLBACKEND'] = 'Agg'
 os.environ['MPLCONFIGDIR'] = str(_CACHES / 'matplotlib')
@@ -17,8 +16,9 @@ os.environ['TEMPLATEFLOW_HOME'] = str(_CACHES / 'templateflow')
 os.environ['TEMPLATEFLOW_AUTOUPDATE'] = 'off'
 os.environ['XDG_CACHE_HOME'] = str(_CACHES / 'cache')
 os.environ['NO_ET'] = '1'
-os.environ.setdefault('OMP_NUM_THREADS', '2')
-os.environ.setdefault('ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS', '2')
+_THREADS = '1' if 'PYTEST_XDIST_WORKER' in os.environ else '2'
+os.environ.setdefault('OMP_NUM_THREADS', _THREADS)
+os.environ.setdefault('ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS', _THREADS)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -57,3 +57,18 @@ def phantom_dir(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp('phantom') / 'ds-phantom'
     write_phantom_dataset(out, resolution_mm=3)
     return out
+
+
+@pytest.fixture(scope='session')
+def tiny_model(tmp_path_factory) -> Path:
+    """Folder of a model with random weights, the same in every session."""
+    import torch
+
+    from tumsyn_bids.networks.config import get_config
+    from tumsyn_bids.networks.model import Model, save_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Model(get_config('tiny'))
+    folder = tmp_path_factory.mktemp('models') / 'tiny'
+    return save_model(network, folder, version='0', card={'training': 'none, random weights'})

@@ -138,3 +138,31 @@ def test_wheel_holds_code_and_data(repository, tmp_path):
     }
     assert expected <= inside
     assert not any(name.startswith(('tests/', 'docs/', 'data/')) for name in inside)
+
+
+def test_readme_gives_the_commands_that_are_checked(repository):
+    readme = (repository / 'README.md').read_text()
+    assert (
+        'pip install -c constraints.txt . && tumsyn-bids data/ds-phantom out participant' in readme
+    )
+    install, _, test = "pip install -c constraints.txt '.[tests]' && pytest".partition(' && ')
+    assert f'{install} && {test}' in readme
+    checks = (repository / '.ci' / 'run').read_text().splitlines()
+    assert install in checks
+    assert test in checks
+
+
+@pytest.mark.parametrize('document', ['README.md', 'docs/installation.md', 'docs/containers.md'])
+def test_links_between_documents_lead_somewhere(repository, document):
+    path = repository / document
+    links = re.findall(r'\]\((?!https?:)([^)#]+)', path.read_text())
+    assert links
+    for link in links:
+        assert (path.parent / link).exists(), link
+
+
+def test_shell_recipes_can_be_parsed(repository):
+    scripts = [repository / '.ci' / 'run', *(repository / 'workflows').glob('*.sh')]
+    assert len(scripts) > 1
+    for script in scripts:
+        subprocess.run(['bash', '-n', script], check=True)
