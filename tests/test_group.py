@@ -1,0 +1,140 @@
+"""Tables over the whole dataset, from good and from damaged sessions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tumsyn_bids.bids.group import merge_group
+from tumsyn_bids.bids.status import SessionRecord, write_record
+from tumsyn_bids.bids.tables import read_tsv, to_tsv
+from tumsyn_bids.errors import UsageError
+
+SIDECAR = {
+    'Synthetic': True,
+    'Sources': ['bids:raw:sub-01/anat/sub-01_T1w.nii.gz'],
+    'Purpose': 'missing',
+    'SynthesisModel': {'Name': 'embedded', 'Version': '1', 'SHA256': 'ab', 'Prompt': 'Age: 4'},
+    'RequestedParameters': {'Contrast': 'T2w'},
+}
+
+
+def synthetic(out, stem, sidecar=SIDECAR, image=True):
+    path = out / f'{stem}.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(sidecar if isinstance(sidecar, str) else json.dumps(sidecar))
+    if image:
+        path.with_suffix('.nii.gz').write_bytes(b'')
+
+
+def scores(out, stem, text):
+    path = out / f'{stem}_desc-validation_scores.tsv'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.fixture
+def out(tmp_path):
+    write_record(tmp_path, SessionRecord('01', None, 'complete', 'now', 1.0))
+    write_record(tmp_path, SessionRecord('02', 'a', 'failed', 'now', 1.0, error='x: bad'))
+    synthetic(tmp_path, 'sub-01/anat/sub-01_space-individual_desc-synth_T2w')
+    synthetic(tmp_path, 'sub-02/ses-a/anat/sub-02_ses-a_desc-synthfine_T2w')
+    scores(tmp_path, 'sub-01/anat/sub-01', 'contrast\tpsnr\nT2w\t21.5\nPDw\t20\n')
+    scores(tmp_path, 'sub-02/ses-a/anat/sub-02_ses-a', 'contrast\tssim\nFLAIR\t0.9\n')
+    return tmp_path
+
+
+def test_merge(out):
+    written = merge_group(out)
+    assert [path.name for path in written] == [
+        'group_status.tsv',
+        'group_synthesis.tsv',
+        'group_validation.tsv',
+    ]
+    status = read_tsv(out / 'group_status.tsv')
+    assert [(row['participant'], row['state']) for row in status] == [
+        ('01', 'complete'),
+        ('02', 'failed'),
+    ]
+    images = read_tsv(out / 'group_synthesis.tsv')
+    assert images[0] == {
+        'participant': '01',
+        'session': 'n/a',
+        'contrast': 'T2w',
+        'target': 'n/a',
+        'purpose': 'missing',
+        'source': 'bids:raw:sub-01/anat/sub-01_T1w.nii.gz',
+        'model': 'embedded',
+        'model_version': '1',
+        'model_sha256': 'ab',
+        'prompt': 'Age: 4',
+        'path': 'sub-01/anat/sub-01_space-individual_desc-synth_T2w.nii.gz',
+    }
+    assert images[1]['session'] == 'a'
+    agreement = read_tsv(out / 'group_validation.tsv')
+    assert [(row['participant'], row['psnr'], row['ssim']) for row in agreement] == [
+        ('01', '21.5', 'n/a'),
+        ('01', '20', 'n/a'),
+        ('02', 'n/a', '0.9'),
+    ]
+
+
+def test_merging_again_changes_nothing(out):
+    first = {path: path.read_bytes() for path in merge_group(out)}
+    assert {path: path.read_bytes() for path in merge_group(out)} == first
+
+
+def test_damaged_files_are_told_and_left_out(out, caplog):
+    synthetic(out, 'sub-03/anat/sub-03_desc-synth_T2w', '{"Synthetic": true')
+    synthetic(out, 'sub-03/anat/sub-03_desc-synth_PDw', {**SIDECAR, 'SynthesisModel': {}})
+    synthetic(out, 'sub-03/anat/sub-03_desc-synth_FLAIR', image=False)
+    scores(out, 'sub-03/anat/sub-03', 'contrast\tpsnr\nT2w\n')
+    scores(out, 'sub-04/anat/sub-04', '')
+    (out / 'logs' / 'sessions' / 'sub-05.json').write_text('')
+    written = merge_group(out)
+    assert written[-1].name == 'group_problems.tsv'
+    problems = {row['path']: row['problem'] for row in read_tsv(written[-1])}
+    assert {path.split('/')[-1] for path in problems} == {
+        'sub-03_desc-synth_T2w.json',
+        'sub-03_desc-synth_PDw.json',
+        'sub-03_desc-synth_FLAIR.json',
+        'sub-03_desc-validation_scores.tsv',
+        'sub-04_desc-validation_scores.tsv',
+        'sub-05.json',
+    }
+    assert 'line 2 has 1 values' in problems['sub-03/anat/sub-03_desc-validation_scores.tsv']
+    assert len(read_tsv(out / 'group_synthesis.tsv')) == 2
+    assert len(read_tsv(out / 'group_validation.tsv')) == 3
+    assert 'sub-05.json' in caplog.text
+
+
+def test_mended_files_end_the_complaint(out):
+    broken = out / 'logs' / 'sessions' / 'sub-05.json'
+    broken.write_text('')
+    merge_group(out)
+    broken.unlink()
+    merge_group(out)
+    assert not (out / 'group_problems.tsv').exists()
+
+
+def test_tables_that_no_session_has_any_more_are_removed(out):
+    merge_group(out)
+    for path in out.rglob('*_scores.tsv'):
+        path.unlink()
+    merge_group(out)
+    assert not (out / 'group_validation.tsv').exists()
+
+
+def test_nothing_to_merge(tmp_path):
+    with pytest.raises(UsageError, match='Run the participant level first'):
+        merge_group(tmp_path)
+
+
+def test_tables_are_escaped(tmp_path):
+    path = tmp_path / 'x.tsv'
+    path.write_text(to_tsv([{'a': 'x\ty\nz', 'b': None}, {'c': float('inf'), 'a': '"q'}], ('b',)))
+    assert read_tsv(path) == [
+        {'b': 'n/a', 'a': 'x y z', 'c': 'n/a'},
+        {'b': 'n/a', 'a': '"q', 'c': 'n/a'},
+    ]

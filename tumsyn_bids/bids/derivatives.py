@@ -1,0 +1,294 @@
+"""Write the outputs of a session: image and sidecar together, complete or absent.
+
+Sidecars follow the rules of the BIDS specification for derivatives. What was *requested* of a
+synthetic image is no acquisition that took place, so it never stands at the top level of a
+sidecar under ``RepetitionTime`` and the like, but under ``RequestedParameters``.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import numpy as np
+
+from ..acquisition import BIDS_KEYS, Acquisition
+from ..plan import Scan, SessionPlan, SynthesisTask
+from .files import staged, write_text
+from .naming import DEFAULT_VOXEL_SIZE, sidecar_path
+from .tables import to_tsv
+
+if TYPE_CHECKING:
+    from nibabel.spatialimages import SpatialImage
+
+#: NIfTI codes: coordinates of the scanner, and coordinates of another image of the session.
+SCANNER, ALIGNED = 1, 2
+
+_REQUEST_KEYS = {
+    'contrast': 'Contrast',
+    'age': 'Age',
+    'sex': 'Sex',
+    'voxel_size': 'AcquisitionVoxelSize',
+    **BIDS_KEYS,
+}
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """Which model made an image.
+
+    Attributes
+    ----------
+    name, version, sha256 : str
+        As the loaded model reports them.
+    """
+
+    name: str
+    version: str
+    sha256: str
+
+
+def raw_uri(path: str | Path, bids_dir: str | Path) -> str:
+    """Return the BIDS URI of a file of the input dataset (``file://`` for one outside of it)."""
+    path = Path(path)
+    try:
+        inside = path.relative_to(bids_dir)
+    except ValueError:
+        return path.absolute().as_uri()
+    return f'bids:raw:{quote(inside.as_posix())}'
+
+
+def own_uri(path: Path) -> str:
+    """Return the BIDS URI of one of our outputs, given relative to the output directory."""
+    return f'bids::{quote(path.as_posix())}'
+
+
+def requested_parameters(acquisition: Acquisition) -> dict:
+    """Return the known fields of a target under BIDS keys, in BIDS units."""
+    values = acquisition.to_dict()
+    values['voxel_size'] = values['voxel_size'] or list(DEFAULT_VOXEL_SIZE)
+    return {_REQUEST_KEYS[name]: value for name, value in values.items() if value is not None}
+
+
+def requested_origins(task: SynthesisTask) -> dict:
+    """Return, under the same keys, where each requested value came from."""
+    origins = task.target.provenance
+    return {_REQUEST_KEYS[name]: text for name, text in origins.items() if name in _REQUEST_KEYS}
+
+
+def synthetic_sidecar(
+    plan: SessionPlan,
+    task: SynthesisTask,
+    *,
+    bids_dir: str | Path,
+    model: ModelRecord,
+    mask: Path,
+    warnings: Sequence[str] = (),
+) -> dict:
+    """Describe a synthetic image.
+
+    Parameters
+    ----------
+    plan : SessionPlan
+    task : SynthesisTask
+    bids_dir : path-like
+        The input dataset.
+    model : ModelRecord
+    mask : Path
+        The brain mask that was used, relative to the output directory.
+    warnings : sequence of str
+        Reasons not to trust the image blindly.
+    """
+    contrast, source = task.target.contrast, plan.scan(task.source).contrast
+    sidecar = {
+        'Description': f'SYNTHETIC {contrast} computed from the acquired {source}; '
+        'no scanner measured this image',
+        'Synthetic': True,
+        'Sources': [raw_uri(task.source, bids_dir), own_uri(mask)],
+        'SpatialReference': raw_uri(plan.reference, bids_dir),
+        'SkullStripped': True,
+        'Resolution': _resolution_text(task.target.acquisition),
+        'SynthesisModel': {
+            'Name': model.name,
+            'Version': model.version,
+            'SHA256': model.sha256,
+            'Prompt': task.prompt,
+        },
+        'RequestedParameters': requested_parameters(task.target.acquisition),
+        'RequestedParametersOrigin': requested_origins(task),
+        'Purpose': task.purpose,
+        'SourceReason': task.reason,
+    }
+    if task.target.name:
+        sidecar['TargetName'] = task.target.name
+    if warnings:
+        sidecar['Warnings'] = list(warnings)
+    return sidecar
+
+
+def preproc_sidecar(plan: SessionPlan, scan: Scan, *, bids_dir: str | Path) -> dict:
+    """Describe a bias-corrected scan on the reference's grid; its acquisition goes with it."""
+    sidecar = {
+        'Description': f'Acquired {scan.contrast}, corrected for intensity non-uniformity',
+        'Sources': [raw_uri(scan.path, bids_dir)],
+        'SpatialReference': raw_uri(plan.reference, bids_dir),
+        'SkullStripped': False,
+    }
+    if scan.path != plan.reference:
+        sidecar['Description'] += ', aligned rigidly with the reference and resampled onto it'
+    acquired = {key: getattr(scan.acquisition, name) for name, key in BIDS_KEYS.items()}
+    return sidecar | {key: value for key, value in acquired.items() if value is not None}
+
+
+def mask_sidecar(
+    plan: SessionPlan,
+    *,
+    bids_dir: str | Path,
+    method: str,
+    volume_ml: float | None = None,
+    warnings: Sequence[str] = (),
+) -> dict:
+    """Describe the brain mask of the reference."""
+    sidecar = {
+        'Type': 'Brain',
+        'Description': 'Brain of the reference scan of the session',
+        'Sources': [raw_uri(plan.reference, bids_dir)],
+        'SpatialReference': raw_uri(plan.reference, bids_dir),
+        'Method': method,
+    }
+    if volume_ml is not None:
+        sidecar['VolumeMl'] = round(float(volume_ml), 1)
+    if warnings:
+        sidecar['Warnings'] = list(warnings)
+    return sidecar
+
+
+def transform_sidecar(
+    plan: SessionPlan,
+    scan: Scan,
+    *,
+    bids_dir: str | Path,
+    cost_before: float | None = None,
+    cost_after: float | None = None,
+) -> dict:
+    """Describe a rigid transform between a scan and the reference."""
+    sidecar = {
+        'Description': f'Rigid ITK transform that resamples the {scan.contrast} onto the '
+        'reference: it maps points of the reference to points of the scan (LPS, mm)',
+        'Sources': [raw_uri(scan.path, bids_dir), raw_uri(plan.reference, bids_dir)],
+        'SpatialReference': raw_uri(plan.reference, bids_dir),
+    }
+    costs = {'CostBefore': cost_before, 'CostAfter': cost_after}
+    return sidecar | {key: float(value) for key, value in costs.items() if value is not None}
+
+
+def save_image(
+    img: SpatialImage,
+    path: str | Path,
+    sidecar: Mapping,
+    *,
+    dtype: type | str = np.float32,
+    code: int = ALIGNED,
+    descrip: str = '',
+) -> Path:
+    """Write an image and its sidecar so that either both are complete or the image is absent.
+
+    Parameters
+    ----------
+    img : SpatialImage
+        Its values are rounded and clipped where ``dtype`` is an integer type, never rescaled.
+    path : path-like
+        Where the image goes, ``.nii.gz``; the sidecar goes beside it.
+    sidecar : mapping
+    dtype : numpy dtype
+        On disk.
+    code : int
+        NIfTI code of sform and qform. Both forms are written and say the same; a sheared affine,
+        which no qform can hold, leaves the qform unset.
+    descrip : str
+        NIfTI ``descrip``, cut to 79 characters.
+
+    Returns
+    -------
+    Path
+    """
+    path = Path(path)
+    out = _with_header(img, np.dtype(dtype), code, descrip)
+    with staged(path) as temporary:
+        out.to_filename(temporary)
+        # An image is never seen beside the sidecar of another one: out with the old image first,
+        # then the new sidecar, then the new image.
+        path.unlink(missing_ok=True)
+        write_sidecar(path, sidecar)
+    return path
+
+
+def save_synthetic(img: SpatialImage, path: str | Path, sidecar: Mapping) -> Path:
+    """Write a synthetic image as int16; its header says SYNTHETIC."""
+    source = sidecar.get('Description', '')
+    return save_image(
+        img,
+        path,
+        sidecar,
+        dtype=np.int16,
+        descrip=source if source.startswith('SYNTHETIC') else f'SYNTHETIC {source}',
+    )
+
+
+def save_copy(source: str | Path, path: str | Path, sidecar: Mapping) -> Path:
+    """Copy a file (a transform) to the outputs, with a sidecar, under the same promise."""
+    path = Path(path)
+    with staged(path) as temporary:
+        shutil.copyfile(source, temporary)
+        path.unlink(missing_ok=True)
+        write_sidecar(path, sidecar)
+    return path
+
+
+def save_scores(rows: Sequence[Mapping], path: str | Path) -> Path:
+    """Write the table of agreement of a session, one row for each validated image.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Column to value; the first columns are ``synthetic`` (BIDS URI), ``contrast``, ``source``.
+        Columns that a row lacks become ``n/a``.
+    path : path-like
+    """
+    return write_text(path, to_tsv(rows, ('synthetic', 'contrast', 'source')))
+
+
+def write_sidecar(path: Path, sidecar: Mapping) -> Path:
+    """Write the JSON file of a data file."""
+    text = json.dumps(dict(sidecar), indent=2, ensure_ascii=False, allow_nan=False)
+    return write_text(sidecar_path(path), text + '\n')
+
+
+def _resolution_text(acquisition: Acquisition) -> str:
+    size = acquisition.voxel_size or DEFAULT_VOXEL_SIZE
+    voxel = ' x '.join(f'{value:g}' for value in size)
+    return f'{voxel} mm voxels on the field of view of the reference'
+
+
+def _with_header(img: SpatialImage, dtype: np.dtype, code: int, descrip: str):
+    import nibabel as nb
+
+    data = np.asarray(img.dataobj)
+    if dtype.kind in 'iu':
+        limits = np.iinfo(dtype)
+        data = np.clip(np.rint(np.nan_to_num(data)), limits.min, limits.max)
+    out = nb.Nifti1Image(data.astype(dtype), img.affine)
+    out.header.set_data_dtype(dtype)
+    out.header.set_slope_inter(1, 0)
+    out.header.set_xyzt_units('mm')
+    out.header['descrip'] = descrip.encode('ascii', 'replace')[:79]
+    out.set_sform(img.affine, code)
+    out.set_qform(img.affine, code)
+    if not np.allclose(out.get_qform(), img.affine, atol=1e-3):
+        out.set_qform(img.affine, 0)
+    return out

@@ -1,0 +1,159 @@
+"""Merge what participants produced into tables over the whole dataset."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import UsageError
+from .files import write_text
+from .status import COLUMNS, read_records, status_rows
+from .tables import read_tsv, to_tsv
+
+#: Tables of sessions that are put under one another: name of the group table to the pattern of
+#: the session tables. A table that a later step writes needs one line here.
+SESSION_TABLES: dict[str, str] = {
+    'validation': 'sub-*/**/*_desc-validation_scores.tsv',
+}
+
+SYNTHESIS_COLUMNS = (
+    'participant',
+    'session',
+    'contrast',
+    'target',
+    'purpose',
+    'source',
+    'model',
+    'model_version',
+    'model_sha256',
+    'prompt',
+    'path',
+)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Merge:
+    """A merge in progress: what could not be read is kept and told at the end."""
+
+    output_dir: Path
+    written: list[Path] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def write(self, name: str, rows: list[dict], columns: tuple[str, ...]) -> None:
+        path = self.output_dir / f'group_{name}.tsv'
+        self.written.append(write_text(path, to_tsv(rows, columns)))
+
+    def report(self, path: Path, problem: object) -> None:
+        name = path.relative_to(self.output_dir).as_posix()
+        self.problems[name] = str(problem)
+        _log.warning('%s was left out of the group tables: %s', path, problem)
+
+
+def merge_group(output_dir: str | Path) -> list[Path]:
+    """Merge the tables of all sessions of an output directory.
+
+    Writes ``group_status.tsv`` (one row a session), ``group_synthesis.tsv`` (one row a synthetic
+    image), one table for each of :data:`SESSION_TABLES` of which a session table exists, and,
+    where files were damaged or incomplete, ``group_problems.tsv`` (file and problem). A damaged
+    file is left out and told; it never stops the merge.
+
+    Parameters
+    ----------
+    output_dir : path-like
+
+    Returns
+    -------
+    list of Path
+        What was written.
+
+    Raises
+    ------
+    UsageError
+        Where the folder holds no results of participants.
+    """
+    merge = _Merge(Path(output_dir))
+    records, broken = read_records(output_dir)
+    if not records and not broken:
+        raise UsageError(
+            'no results of participants were found',
+            path=output_dir,
+            remedy='Run the participant level first',
+        )
+    for path, problem in broken.items():
+        merge.report(path, problem)
+    merge.write('status', status_rows(records), COLUMNS)
+    merge.write('synthesis', _synthesis_rows(merge), SYNTHESIS_COLUMNS)
+    for name, pattern in SESSION_TABLES.items():
+        _merge_tables(merge, name, pattern)
+    _write_problems(merge)
+    return merge.written
+
+
+def _synthesis_rows(merge: _Merge) -> list[dict]:
+    rows = []
+    for path in sorted(merge.output_dir.glob('sub-*/**/*_desc-synth*.json')):
+        try:
+            sidecar = json.loads(path.read_text(encoding='utf-8'))
+            row = _synthesis_row(path.relative_to(merge.output_dir), sidecar)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            merge.report(
+                path, f'no sidecar of a synthetic image ({type(error).__name__}: {error})'
+            )
+            continue
+        if not (merge.output_dir / row['path']).is_file():
+            merge.report(path, 'the image that it describes is missing')
+            continue
+        rows.append(row)
+    return rows
+
+
+def _synthesis_row(path: Path, sidecar: Mapping) -> dict:
+    model, requested = sidecar['SynthesisModel'], sidecar['RequestedParameters']
+    return {
+        **_person(path),
+        'contrast': requested['Contrast'],
+        'target': sidecar.get('TargetName'),
+        'purpose': sidecar['Purpose'],
+        'source': sidecar['Sources'][0],
+        'model': model['Name'],
+        'model_version': model['Version'],
+        'model_sha256': model['SHA256'],
+        'prompt': model['Prompt'],
+        'path': path.with_suffix('.nii.gz').as_posix(),
+    }
+
+
+def _merge_tables(merge: _Merge, name: str, pattern: str) -> None:
+    rows = []
+    found = sorted(merge.output_dir.glob(pattern))
+    for path in found:
+        try:
+            lines = read_tsv(path)
+        except (OSError, ValueError) as error:
+            merge.report(path, error)
+            continue
+        rows += [{**_person(path.relative_to(merge.output_dir)), **line} for line in lines]
+    if found:
+        merge.write(name, rows, ('participant', 'session'))
+    else:
+        (merge.output_dir / f'group_{name}.tsv').unlink(missing_ok=True)
+
+
+def _write_problems(merge: _Merge) -> None:
+    path = merge.output_dir / 'group_problems.tsv'
+    if merge.problems:
+        rows = [{'path': name, 'problem': text} for name, text in merge.problems.items()]
+        merge.write('problems', rows, ('path', 'problem'))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _person(path: Path) -> dict:
+    """Read participant and session off the folders of a file."""
+    labels = dict(part.split('-', 1) for part in path.parts[:2] if part[:4] in ('sub-', 'ses-'))
+    return {'participant': labels['sub'], 'session': labels.get('ses')}
