@@ -111,6 +111,14 @@ def resample(
         sigma = np.sqrt(np.maximum(steps**2 - 1, 0)) / 2.355
         if (sigma > 0.2).any():
             data = ndimage.gaussian_filter(data, np.where(sigma > 0.2, sigma, 0), mode='nearest')
+    # 'grid-constant' and not 'constant': the latter drops border voxels that rounding errors put
+    # 1e-16 outside of the image.
     return ndimage.affine_transform(
-        data, matrix[:3, :3], matrix[:3, 3], output_shape=grid.shape, order=order, cval=0.0
+        data,
+        matrix[:3, :3],
+        matrix[:3, 3],
+        output_shape=grid.shape,
+        order=order,
+        mode='grid-constant',
+        cval=0.0,
     )

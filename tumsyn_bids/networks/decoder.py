@@ -109,7 +109,10 @@ class ImplicitDecoder(nn.Module):
         linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         for index, layer in enumerate(linears[:-1]):
             x = F.relu(self._modulated(index, layer, x, text), inplace=True)
-        return linears[-1](x)[..., 0]
+        # The last layer in full precision: bfloat16 would leave visible steps of intensity.
+        last = linears[-1]
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float(), last.weight.float(), last.bias.float())[..., 0]
 
     def _modulated(self, index, layer, x, text):
         if self.film is None:

@@ -1,0 +1,190 @@
+"""The networks against the published modules, and the properties the app relies on."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tumsyn_bids.acquisition import CONTRASTS, Acquisition
+from tumsyn_bids.errors import ModelError
+from tumsyn_bids.networks.config import (
+    DecoderConfig,
+    EncoderConfig,
+    FusionConfig,
+    SynthesisConfig,
+    TextConfig,
+    get_config,
+)
+from tumsyn_bids.networks.decoder import make_coord
+from tumsyn_bids.networks.model import Model, load_model, save_model
+from tumsyn_bids.networks.synthesis import SynthesisNet
+from tumsyn_bids.networks.text import NUMERIC_FEATURES, TextEncoder, numeric_features
+
+PUBLISHED_SMALL = SynthesisConfig(
+    'published-small',
+    text=TextConfig(embed_dim=64),
+    encoder=EncoderConfig(n_feats=16, n_resblocks=2, out_dim=64),
+    fusion=FusionConfig(heads=8),
+    decoder=DecoderConfig(hidden=(96, 96, 48, 32)),
+)
+
+
+@pytest.fixture(scope='module')
+def parity(shared_data):
+    folder = shared_data.parent / 'parity'
+    if not folder.is_dir():
+        pytest.skip(f'no parity figures at {folder}')
+    return folder
+
+
+@pytest.mark.parametrize('case', ['same12', 'aniso', 'batch2', 'p20', 'batch2_y3d'])
+def test_matches_published_network(parity, case):
+    checkpoint = torch.load(parity / 'checkpoint_small.pt', weights_only=True)
+    network = SynthesisNet(PUBLISHED_SMALL).eval()
+    network.load_state_dict(checkpoint['model_G']['sd_G'])
+    with np.load(parity / 'synthesis_small.npz') as stored:
+        source = torch.from_numpy(stored[f'{case}.src'])
+        text = torch.from_numpy(stored[f'{case}.text']).reshape(len(source), -1)
+        coord = torch.from_numpy(stored[f'{case}.coord']).expand(len(source), -1, -1)
+        expected = stored[f'{case}.out']
+    with torch.inference_mode():
+        result = network(source, coord, text).reshape(expected.shape)
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)
+
+
+def test_matches_published_text_encoder(parity):
+    state = torch.load(parity / 'checkpoint_CLIP_small.pt', weights_only=True)['model_state_dict']
+    encoder = TextEncoder(TextConfig(width=16, layers=2, heads=2, embed_dim=64))
+    encoder.load_state_dict(
+        {k: v for k, v in state.items() if not k.startswith(('visual.', 'logit_scale'))}
+    )
+    with np.load(parity / 'text_encoder_small.npz') as stored, torch.inference_mode():
+        ids = torch.from_numpy(stored['ids']).long()
+        np.testing.assert_allclose(encoder(ids), stored['pooled_projected'], atol=1e-5)
+        np.testing.assert_allclose(encoder.hidden(ids), stored['last_hidden'], atol=1e-5)
+
+
+def test_official_configuration_has_the_published_keys(parity):
+    listing = json.loads((parity / 'official_state_dict_keys.json').read_text())['lccd']
+    published = {key: tuple(shape) for key, (shape, _) in listing.items()}
+    with torch.device('meta'):
+        ours = SynthesisNet(get_config('official')).state_dict()
+    assert {key: tuple(value.shape) for key, value in ours.items()} == published
+
+
+def test_official_configuration_has_the_published_size():
+    with torch.device('meta'):
+        network = SynthesisNet(get_config('official'))
+    assert sum(p.numel() for p in network.parameters()) == 113_595_137
+
+
+@pytest.fixture(scope='module')
+def tiny():
+    torch.manual_seed(0)
+    return Model(get_config('tiny')).eval()
+
+
+def test_decoding_on_the_grid_equals_decoding_at_its_coordinates(tiny):
+    network = tiny.synthesis
+    features = torch.randn(1, 16, 5, 6, 7)
+    text = torch.randn(1, 16)
+    with torch.inference_mode():
+        on_grid = network.imnet.on_grid(features, text)
+        at_points = network.imnet(features, make_coord((5, 6, 7))[None], text)
+    np.testing.assert_allclose(on_grid.reshape(1, -1), at_points, atol=1e-5)
+
+
+def test_encoder_keeps_odd_sizes(tiny):
+    with torch.inference_mode():
+        features = tiny.synthesis.encoder(torch.randn(1, 1, 13, 9, 11))
+    assert features.shape == (1, 16, 13, 9, 11)
+
+
+def test_make_coord_gives_cell_centres():
+    coord = make_coord((2, 1, 4))
+    assert coord[0].tolist() == [-0.5, 0.0, -0.75]
+    assert coord[-1].tolist() == [0.5, 0.0, 0.75]
+
+
+def test_prompt_text_and_numbers_both_matter(tiny):
+    ids = torch.zeros(1, 90, dtype=torch.long)
+    ids[0, :3] = torch.tensor([49406, 320, 49407])
+    other = ids.clone()
+    other[0, 1] = 500
+    numbers = torch.zeros(1, NUMERIC_FEATURES)
+    with torch.inference_mode():
+        base = tiny.prompt(ids, numbers)
+        assert not torch.allclose(base, tiny.prompt(other, numbers))
+        assert not torch.allclose(base, tiny.prompt(ids, numbers + 1))
+
+
+def test_small_vocabulary_shares_one_row_for_unknown_tokens():
+    encoder = TextEncoder(TextConfig(width=8, layers=1, heads=1, embed_dim=4, vocabulary=(5, 9)))
+    assert encoder.token_embedding.num_embeddings == 3
+    assert encoder.row_of_token[[5, 9, 7, 49407]].tolist() == [0, 1, 2, 2]
+
+
+def test_numeric_features_separate_unknown_from_any_value():
+    unknown = numeric_features(Acquisition(contrast='T2w'))
+    known = numeric_features(Acquisition(contrast='T2w', repetition_time=1.0))
+    assert unknown.shape == (NUMERIC_FEATURES,)
+    assert unknown[0] == 0
+    assert known[0] == 1
+    assert unknown[-len(CONTRASTS) :].tolist() == [0, 1, 0, 0, 0, 0, 0]
+
+
+def test_config_round_trip():
+    config = get_config('embedded')
+    assert SynthesisConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_unknown_config_lists_the_known_ones():
+    with pytest.raises(KeyError, match='embedded'):
+        get_config('huge')
+
+
+def test_model_round_trip(tmp_path, tiny):
+    save_model(tiny, tmp_path / 'm', version='1', card={'note': 'x'})
+    loaded = load_model(tmp_path / 'm')
+    assert loaded.version == '1'
+    assert loaded.card == {'note': 'x'}
+    assert len(loaded.sha256) == 64
+    for key, value in tiny.state_dict().items():
+        torch.testing.assert_close(loaded.network.state_dict()[key], value)
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'message'),
+    [
+        (lambda folder: (folder / 'config.json').unlink(), 'not a model folder'),
+        (lambda folder: (folder / 'config.json').write_text('{'), 'cannot be read'),
+        (lambda folder: (folder / 'config.json').write_text('[]'), 'not a model description'),
+        (lambda folder: (folder / 'model.safetensors').write_bytes(b'no'), 'cannot be read'),
+    ],
+)
+def test_broken_model_folders_are_named(tmp_path, tiny, spoil, message):
+    folder = save_model(tiny, tmp_path / 'm', version='1', card={})
+    spoil(folder)
+    with pytest.raises(ModelError, match=message):
+        load_model(folder)
+
+
+def test_weights_of_another_network_are_refused(tmp_path, tiny):
+    from safetensors.torch import save_file
+
+    folder = save_model(tiny, tmp_path / 'm', version='1', card={})
+    save_file({'other': torch.zeros(1)}, folder / 'model.safetensors')
+    with pytest.raises(ModelError, match='another network'):
+        load_model(folder)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    network = Model(get_config('tiny'))
+    with torch.no_grad():
+        network.synthesis.encoder.head[0].bias[0] = float('nan')
+    folder = save_model(network, tmp_path / 'm', version='1', card={})
+    with pytest.raises(ModelError, match='not finite'):
+        load_model(folder)

@@ -1,0 +1,232 @@
+"""The synthesiser: grids, tiles, targets; on a network whose output is known."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import nibabel as nb
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tumsyn_bids.acquisition import Acquisition
+from tumsyn_bids.errors import ScanError, UsageError
+from tumsyn_bids.grids import Grid, resample
+from tumsyn_bids.networks.model import load_model
+from tumsyn_bids.prompt import render_prompt
+from tumsyn_bids.synthesis.synthesizer import Synthesizer, find_device, scale_source
+from tumsyn_bids.synthesis.tiling import blend_weight, inside, tile_boxes, tile_starts
+
+PROMPT = render_prompt(Acquisition('T2w', repetition_time=5.0, echo_time=0.09))
+
+
+class _Copy(torch.nn.Module):
+    """Stands for a trained network: the features are the source, the answer is the feature."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.encoder = torch.nn.Identity()
+        self.imnet = _CopyDecoder()
+        self.config = network.config
+
+    def fusion(self, features, text):
+        return features
+
+
+class _CopyDecoder(torch.nn.Module):
+    def forward(self, features, coord, text):
+        grid = coord.flip(-1)[:, :, None, None]
+        return torch.nn.functional.grid_sample(
+            features, grid, align_corners=False, padding_mode='border'
+        )[:, 0, :, 0, 0]
+
+
+@pytest.fixture
+def copying(tiny_model):
+    """A synthesiser that gives back its source at 1 mm."""
+    loaded = load_model(tiny_model)
+    loaded.network.synthesis = _Copy(loaded.network.synthesis)
+    synthesizer = Synthesizer(loaded, torch.device('cpu'), 'float32')
+    synthesizer.config = dataclasses.replace(
+        synthesizer.config, input_voxel_size=1.0, tile=24, overlap=0.25
+    )
+    return synthesizer
+
+
+def _ball(grid: Grid, centre, radius: float) -> nb.Nifti1Image:
+    """A ball with a soft edge: smooth enough to be sampled on any grid."""
+    index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing='ij'), -1)
+    world = index @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+    distance = np.linalg.norm(world - centre, axis=-1)
+    return nb.Nifti1Image(np.clip(radius - distance + 0.5, 0, 1).astype('f4'), grid.affine)
+
+
+def _tilted(zooms, shape, tilt_deg=12.0, origin=(-35.0, -41.0, -30.0)) -> Grid:
+    angle = np.deg2rad(tilt_deg)
+    rotation = np.array(
+        [[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]]
+    )
+    affine = np.eye(4)
+    affine[:3, :3] = rotation * np.asarray(zooms)
+    affine[:3, 3] = origin
+    return Grid(shape, affine)
+
+
+def _centroid(data: np.ndarray, grid: Grid) -> np.ndarray:
+    index = np.argwhere(data > 0)
+    weight = data[data > 0].astype(float)
+    centre = (index * weight[:, None]).sum(0) / weight.sum()
+    return (grid.affine @ np.append(centre, 1))[:3]
+
+
+def test_target_of_a_tilted_thick_slice_source_lands_on_the_anatomy(copying):
+    """The copy of a ball is where the ball is, in world space, to a fraction of a voxel."""
+    thick = _tilted((0.9, 0.9, 4.0), (80, 80, 18))
+    centre = np.array([2.0, -4.0, 3.0])
+    brain, source = _ball(thick, centre, 28.0), _ball(thick, centre, 12.0)
+    mask = nb.Nifti1Image((np.asarray(brain.dataobj) > 0.5).astype('u1'), thick.affine)
+    encoded = copying.encode(source, mask=mask)
+    grid = thick.with_zooms((0.8, 0.8, 1.2))
+    image = copying.decode(encoded, PROMPT, grid)
+    np.testing.assert_allclose(_centroid(image, grid), centre, atol=0.25)
+    volume = (image > 500).sum() * np.prod(grid.zooms)
+    assert volume == pytest.approx(4 / 3 * np.pi * 12**3, rel=0.06)
+
+
+def test_transform_of_the_source_is_applied(copying):
+    grid = _tilted((1.0, 1.0, 1.0), (64, 64, 64), tilt_deg=0)
+    shift = np.eye(4)
+    shift[:3, 3] = (5.0, -3.0, 2.0)
+    mask = nb.Nifti1Image(np.ones(grid.shape, 'u1'), grid.affine)
+    source = _ball(grid, np.array([5.0, -3.0, 2.0]), 10.0)
+    image = copying.decode(copying.encode(source, mask=mask, world=shift), PROMPT, grid)
+    np.testing.assert_allclose(_centroid(image, grid), 0, atol=0.1)
+
+
+def test_tiles_leave_no_seams(copying):
+    grid = _tilted((1.0, 1.0, 1.0), (50, 44, 40), tilt_deg=0)
+    smooth = np.fromfunction(lambda x, y, z: 1 + x / 50 + y / 44 + z / 40, grid.shape)
+    source = nb.Nifti1Image(smooth.astype('f4'), grid.affine)
+    mask = nb.Nifti1Image(np.ones(grid.shape, 'u1'), grid.affine)
+    encoded = copying.encode(source, mask=mask)
+    assert len(encoded.tiles) > 8
+    image = copying.decode(encoded, PROMPT, grid)
+    scaled = scale_source(smooth.astype('f4'), np.ones(grid.shape, bool)) * 1000
+    np.testing.assert_allclose(image, scaled, rtol=1e-3)
+
+
+def test_larger_voxels_are_means_over_their_volume(copying):
+    fine = _tilted((1.0, 1.0, 1.0), (48, 48, 48), tilt_deg=0)
+    rng = np.random.default_rng(0)
+    data = rng.uniform(0.5, 1.0, fine.shape).astype('f4')
+    mask = nb.Nifti1Image(np.ones(fine.shape, 'u1'), fine.affine)
+    encoded = copying.encode(nb.Nifti1Image(data, fine.affine), mask=mask)
+    coarse = fine.with_zooms((4.0, 4.0, 4.0))
+    image = copying.decode(encoded, PROMPT, coarse)
+    scaled = scale_source(data, np.ones(fine.shape, bool)) * 1000
+    means = scaled.reshape(12, 4, 12, 4, 12, 4).mean(axis=(1, 3, 5))
+    np.testing.assert_allclose(image, means, rtol=1e-3)
+
+
+def test_same_anatomy_in_any_storage_order_gives_the_same_world_image(tiny_model):
+    synthesizer = Synthesizer.load(tiny_model, 'cpu', 'float32')
+    grid = _tilted((3.0, 3.0, 3.0), (24, 26, 22), tilt_deg=5)
+    source = _ball(grid, np.zeros(3), 20.0)
+    mask = nb.Nifti1Image((np.asarray(source.dataobj) > 0.5).astype('u1'), grid.affine)
+    expected = synthesizer.decode(synthesizer.encode(source, mask=mask), PROMPT, grid)
+    turned = nb.orientations.axcodes2ornt('PSR'), nb.io_orientation(grid.affine)
+    ornt = nb.orientations.ornt_transform(turned[1], turned[0])
+    source_t, mask_t = source.as_reoriented(ornt), mask.as_reoriented(ornt)
+    result = synthesizer.decode(synthesizer.encode(source_t, mask=mask_t), PROMPT, grid)
+    np.testing.assert_allclose(result, expected, atol=0.5)
+
+
+def test_decoding_is_deterministic_and_zero_outside_the_brain(tiny_model):
+    synthesizer = Synthesizer.load(tiny_model, 'cpu')
+    grid = _tilted((3.0, 3.0, 3.0), (24, 26, 22))
+    source = _ball(grid, np.zeros(3), 20.0)
+    mask = nb.Nifti1Image((np.asarray(source.dataobj) > 0.5).astype('u1'), grid.affine)
+    encoded = synthesizer.encode(source, mask=mask)
+    first = synthesizer.decode(encoded, PROMPT, grid)
+    np.testing.assert_array_equal(first, synthesizer.decode(encoded, PROMPT, grid))
+    assert not first[np.asarray(mask.dataobj) == 0].any()
+    assert np.isfinite(first).all()
+    assert first.max() > 0
+
+
+def test_empty_mask_is_refused(tiny_model):
+    synthesizer = Synthesizer.load(tiny_model, 'cpu', 'float32')
+    empty = nb.Nifti1Image(np.zeros((8, 8, 8), 'u1'), np.eye(4))
+    with pytest.raises(ScanError, match='mask is empty'):
+        synthesizer.encode(empty, mask=empty)
+
+
+def test_constant_source_is_refused(tiny_model):
+    synthesizer = Synthesizer.load(tiny_model, 'cpu', 'float32')
+    ones = nb.Nifti1Image(np.ones((20, 20, 20), 'f4'), np.diag([3, 3, 3, 1.0]))
+    mask = nb.Nifti1Image(np.pad(np.ones((8,) * 3, 'u1'), 6), ones.affine)
+    with pytest.raises(ScanError, match='no brain'):
+        synthesizer.encode(ones, mask=mask)
+
+
+def test_absent_gpu_is_an_error_and_not_a_fallback():
+    if torch.cuda.is_available():
+        pytest.skip('this machine has a GPU')
+    with pytest.raises(UsageError, match='--device'):
+        find_device('cuda')
+
+
+def test_one_wild_voxel_does_not_dim_the_brain():
+    brain = np.random.default_rng(0).uniform(100, 3500, (20, 20, 20)).astype('f4')
+    clean = scale_source(brain, np.ones(brain.shape, bool))
+    brain[3, 3, 3] = 65527
+    np.testing.assert_allclose(
+        scale_source(brain, np.ones(brain.shape, bool))[10:], clean[10:], rtol=0.01
+    )
+
+
+@given(size=st.integers(1, 300), tile=st.integers(1, 128), overlap=st.floats(0, 0.6))
+def test_tiles_cover_everything_and_overlap(size, tile, overlap):
+    starts = tile_starts(size, tile, overlap)
+    edge = min(tile, size)
+    covered = np.zeros(size, int)
+    for start in starts:
+        assert start >= 0
+        covered[start : start + edge] += 1
+        assert start + edge <= size
+    assert (covered > 0).all()
+    assert all(b - a <= edge * (1 - overlap) + 1 for a, b in itertools.pairwise(starts))
+
+
+def test_blending_favours_the_tile_whose_centre_is_near():
+    left, right = tile_boxes((30, 20, 20), 20, 0.25)
+    point = np.array([[14.0, 9.5, 9.5]])
+    assert inside(point, left).all()
+    assert inside(point, right).all()
+    assert blend_weight(point, left) > blend_weight(point, right)
+
+
+@given(
+    shape=st.tuples(*[st.integers(2, 40)] * 3),
+    zooms=st.tuples(*[st.floats(0.4, 6.0)] * 3),
+    new=st.tuples(*[st.floats(0.4, 6.0)] * 3),
+    tilt=st.floats(-40, 40),
+)
+def test_new_voxels_keep_the_corner_and_cover_the_field_of_view(shape, zooms, new, tilt):
+    old = _tilted(zooms, shape, tilt_deg=tilt)
+    grid = old.with_zooms(new)
+    corner = np.array([-0.5, -0.5, -0.5, 1.0])
+    np.testing.assert_allclose(grid.affine @ corner, old.affine @ corner, atol=1e-6)
+    np.testing.assert_allclose(grid.zooms, new, rtol=1e-6)
+    extent, covered = old.zooms * old.shape, grid.zooms * grid.shape
+    assert (covered >= extent - 1e-3 * grid.zooms).all()
+    assert (covered < extent + grid.zooms).all()
+
+
+def test_resampling_onto_its_own_grid_changes_nothing():
+    grid = _tilted((1.0, 1.2, 3.0), (20, 18, 9))
+    img = nb.Nifti1Image(np.random.default_rng(0).random(grid.shape, dtype='f4'), grid.affine)
+    np.testing.assert_allclose(resample(img, Grid.of(img)), img.get_fdata(), atol=1e-5)

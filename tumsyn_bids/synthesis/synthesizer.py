@@ -1,0 +1,313 @@
+"""From a scan and a prompt to a synthetic image on any grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import torch
+from scipy import ndimage
+
+from ..acquisition import Acquisition
+from ..errors import ScanError, UsageError
+from ..grids import Grid, resample
+from ..networks.model import LoadedModel, load_model
+from .conditioning import prompt_tensors
+from .tiling import blend_weight, inside, tile_boxes
+
+#: Value of a synthetic voxel as bright as the 98th percentile of the brain.
+BRIGHT = 1000.0
+_MARGIN_VOXELS = 8
+_POINTS_AT_ONCE = 200_000
+#: Largest mean difference between bfloat16 and float32 on the self-check, relative to the signal.
+_HALF_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class EncodedScan:
+    """A source as the encoder sees it; serves any number of targets.
+
+    Attributes
+    ----------
+    grid : Grid
+        The encoder's input grid, cropped around the brain.
+    mask : SpatialImage
+        The brain mask, on the reference's grid.
+    tiles : list of (tuple of slice, Tensor)
+        Position of each tile in ``grid`` and its features (1, C, D, H, W).
+    """
+
+    grid: Grid
+    mask: nb.spatialimages.SpatialImage
+    tiles: list[tuple[tuple[slice, slice, slice], torch.Tensor]]
+
+
+class Synthesizer:
+    """Loads a model once, encodes a scan once and decodes any number of targets from it.
+
+    Parameters
+    ----------
+    loaded : LoadedModel
+    device : torch.device
+    precision : {'auto', 'float32', 'bfloat16'}
+        ``auto`` takes bfloat16 where the hardware has it and a self-check against float32 on
+        random input agrees, float32 otherwise.
+
+    Examples
+    --------
+    >>> synthesizer = Synthesizer.load()                                   # doctest: +SKIP
+    >>> encoded = synthesizer.encode(t1w, mask=brain_mask)                 # doctest: +SKIP
+    >>> t2w = synthesizer.decode(encoded, prompt, Grid.of(t1w))            # doctest: +SKIP
+    """
+
+    def __init__(self, loaded: LoadedModel, device: torch.device, precision: str = 'auto'):
+        self._network = loaded.network.to(device).to(memory_format=torch.channels_last_3d)
+        self._card = loaded.card
+        self.config = loaded.network.config
+        self.name, self.version, self.sha256 = loaded.name, loaded.version, loaded.sha256
+        self.device = device
+        self.half = precision == 'bfloat16' or (precision == 'auto' and self._half_is_safe())
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = 'embedded',
+        device: str = 'auto',
+        precision: str = 'auto',
+        *,
+        threads: int | None = None,
+    ) -> Synthesizer:
+        """Load a model.
+
+        Parameters
+        ----------
+        model : str or path-like
+            ``'embedded'`` or a model folder.
+        device : str
+            ``'auto'`` (a GPU if there is one), ``'cpu'`` or ``'cuda[:N]'``.
+        precision : {'auto', 'float32', 'bfloat16'}
+        threads : int, optional
+            CPU threads of torch in this process.
+
+        Raises
+        ------
+        ModelError
+            If the model cannot be used.
+        UsageError
+            If a GPU is asked for and there is none.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return cls(load_model(model), find_device(device), precision)
+
+    def in_range(self, acquisition: Acquisition) -> list[str]:
+        """Return one warning for each parameter outside what the model was trained on."""
+        ranges = self._card.get('ranges', {}).get(acquisition.contrast)
+        if ranges is None:
+            return [f'the model was not trained on {acquisition.contrast} images']
+        warnings = []
+        for field, (low, high) in ranges.items():
+            value = getattr(acquisition, field)
+            if value is not None and not 0.95 * low <= value <= 1.05 * high:
+                warnings.append(
+                    f'{field} {value:g} lies outside the range of the training prompts for '
+                    f'{acquisition.contrast} ({low:g} to {high:g})'
+                )
+        return warnings
+
+    def encode(
+        self,
+        img: nb.spatialimages.SpatialImage,
+        *,
+        mask: nb.spatialimages.SpatialImage,
+        world: np.ndarray | None = None,
+    ) -> EncodedScan:
+        """Bring a scan onto the encoder's grid and encode it.
+
+        Parameters
+        ----------
+        img : SpatialImage
+            The bias-corrected source in its native space.
+        mask : SpatialImage
+            Brain mask in the session's individual space.
+        world : ndarray, shape (4, 4), optional
+            Maps world coordinates of the individual space to those of ``img`` (RAS+, mm).
+
+        Raises
+        ------
+        ScanError
+            If the mask is empty or the source is constant inside it.
+        """
+        grid = self._input_grid(mask)
+        inside_brain = resample(mask, grid, order=1, antialias=False) > 0.5
+        source = resample(img, grid, world=world, order=1)
+        if not inside_brain.any() or np.ptp(source[inside_brain]) == 0:
+            raise ScanError(
+                'the source holds no brain inside the mask',
+                remedy='Look at the mask and the co-registration in the report',
+            )
+        source = scale_source(source, inside_brain)
+        tiles = [
+            (box, self._features(source[box]))
+            for box in tile_boxes(source.shape, self.config.tile, self.config.overlap)
+        ]
+        return EncodedScan(grid, mask, tiles)
+
+    def decode(self, encoded: EncodedScan, prompt: str, grid: Grid) -> np.ndarray:
+        """Synthesise an image.
+
+        A voxel that is larger than the encoder's is the mean over points inside it, the point
+        spread of a scan with such voxels.
+
+        Parameters
+        ----------
+        encoded : EncodedScan
+        prompt : str
+        grid : Grid
+            Of the image to make, in the individual space.
+
+        Returns
+        -------
+        ndarray of float32, shape ``grid.shape``
+            0 outside the brain; :data:`BRIGHT` at the 98th percentile of the brain.
+        """
+        mask = resample(encoded.mask, grid, order=1, antialias=True) > 0.5
+        voxels = np.argwhere(mask)
+        image = np.zeros(grid.shape, dtype=np.float32)
+        if len(voxels) == 0:
+            return image
+        text = self._embed(prompt)
+        fused = [(box, self._fuse(features, text)) for box, features in encoded.tiles]
+        to_input = np.linalg.inv(encoded.grid.affine) @ grid.affine
+        values = np.zeros(len(voxels), dtype=np.float32)
+        offsets = _sub_voxels(grid.zooms / encoded.grid.zooms)
+        for offset in offsets:
+            points = (voxels + offset) @ to_input[:3, :3].T + to_input[:3, 3]
+            values += self._values(fused, points, encoded.grid.shape, text)
+        image[mask] = np.maximum(values / len(offsets), 0) * BRIGHT
+        return image
+
+    def _input_grid(self, mask) -> Grid:
+        whole = Grid.of(mask).canonical().with_zooms([self.config.input_voxel_size] * 3)
+        brain = resample(mask, whole, order=1, antialias=False) > 0.25
+        if not brain.any():
+            raise ScanError('the brain mask is empty')
+        box = ndimage.find_objects(brain.astype(np.uint8))[0]
+        first = np.array([part.start - _MARGIN_VOXELS for part in box])
+        last = np.array([part.stop + _MARGIN_VOXELS for part in box])
+        return whole.cropped(first, last - first)
+
+    @torch.inference_mode()
+    def _features(self, source: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(source))[None, None].to(self.device)
+        tensor = tensor.contiguous(memory_format=torch.channels_last_3d)
+        with self._autocast():
+            return self._network.synthesis.encoder(tensor)
+
+    @torch.inference_mode()
+    def _embed(self, prompt: str) -> torch.Tensor:
+        ids, numbers = prompt_tensors([prompt], self.config.text.context_length)
+        return self._network.prompt(ids.to(self.device), numbers.to(self.device))
+
+    @torch.inference_mode()
+    def _fuse(self, features: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        with self._autocast():
+            return self._network.synthesis.fusion(features, text)
+
+    @torch.inference_mode()
+    def _values(self, fused, points: np.ndarray, shape, text) -> np.ndarray:
+        points = np.clip(points, 0, np.asarray(shape) - 1)
+        total = np.zeros(len(points), dtype=np.float32)
+        weight = np.zeros(len(points), dtype=np.float32)
+        for box, features in fused:
+            chosen = np.flatnonzero(inside(points, box))
+            for part in np.array_split(chosen, max(len(chosen) // _POINTS_AT_ONCE, 1)):
+                if len(part) == 0:
+                    continue
+                share = blend_weight(points[part], box)
+                total[part] += share * self._decode_points(features, points[part], box, text)
+                weight[part] += share
+        return total / weight
+
+    def _decode_points(self, features, points, box, text) -> np.ndarray:
+        first = np.array([part.start for part in box])
+        size = np.array([part.stop - part.start for part in box])
+        coord = ((points - first) * 2 + 1) / size - 1
+        tensor = torch.from_numpy(coord.astype(np.float32))[None].to(self.device)
+        with self._autocast():
+            return self._network.synthesis.imnet(features, tensor, text)[0].float().cpu().numpy()
+
+    def _autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
+    def _half_is_safe(self) -> bool:
+        if not _has_bfloat16(self.device):
+            return False
+        generator = np.random.default_rng(0)
+        source = ndimage.gaussian_filter(generator.random((24, 24, 24)), 1).astype(np.float32)
+        text = self._embed('Modality: T1w')
+        points = generator.uniform(0, 23, (512, 3))
+        outcomes = []
+        for self.half in (False, True):
+            features = self._fuse(self._features(source / source.max()), text)
+            box = (slice(0, 24),) * 3
+            with torch.inference_mode():
+                outcomes.append(self._decode_points(features, points, box, text))
+        full, half = outcomes
+        return bool(np.abs(half - full).mean() <= _HALF_TOLERANCE * (np.abs(full).mean() + 1e-6))
+
+
+def scale_source(source: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Scale a source as the network was trained: the brain's 98th percentile is 1, 0 outside.
+
+    Percentiles rather than extremes, so that a single wrapped or saturated voxel has no say.
+    """
+    bright = float(np.percentile(source[mask], 98))
+    if bright <= 0:
+        bright = float(source[mask].max())
+    scaled = np.clip(source / max(bright, 1e-6), 0, 2)
+    return np.where(mask, scaled, 0).astype(np.float32)
+
+
+def find_device(device: str) -> torch.device:
+    """Return the device that a user asked for.
+
+    Raises
+    ------
+    UsageError
+        If it does not exist on this machine.
+    """
+    available = torch.cuda.is_available()
+    if device == 'auto':
+        return torch.device('cuda' if available else 'cpu')
+    chosen = torch.device(device)
+    if chosen.type == 'cuda' and (
+        not available or (chosen.index or 0) >= torch.cuda.device_count()
+    ):
+        raise UsageError(
+            f'{device} was asked for and is not there',
+            field='--device',
+            remedy='Use --device auto or cpu; in a container, start it with --gpus all or --nv',
+        )
+    return chosen
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+def _sub_voxels(ratio: np.ndarray) -> np.ndarray:
+    """Return the positions inside a voxel to average over, shape (S, 3), in voxels.
+
+    Parameters
+    ----------
+    ratio : ndarray, shape (3,)
+        Voxel size of the target relative to that of the encoder's grid.
+    """
+    counts = np.maximum(np.round(ratio), 1).astype(int)
+    axes = [(np.arange(n) + 0.5) / n - 0.5 for n in counts]
+    return np.stack(np.meshgrid(*axes, indexing='ij'), axis=-1).reshape(-1, 3)
