@@ -1,0 +1,245 @@
+"""What sidecars, file names and headers say about a scan, checked for plausibility."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from pathlib import Path
+
+from ..acquisition import BIDS_KEYS, Acquisition
+from ..errors import ScanError
+from ..plan import Finding
+from ..values import (
+    as_number,
+    canonical_manufacturer,
+    doubt,
+    is_missing,
+    nominal_field_strength,
+)
+from .participants import People
+from .sidecars import Sidecars, Stated, dataset_root, name_parts
+
+_NUMERIC = ('field_strength', 'repetition_time', 'echo_time', 'inversion_time', 'flip_angle')
+_MISSING = 'treated as missing'
+
+#: What an image is by its BIDS suffix alone.
+CONTRAST_OF_SUFFIX = {
+    'T1w': 'T1w',
+    'T2w': 'T2w',
+    'PDw': 'PDw',
+    'FLAIR': 'FLAIR',
+    'T2starw': 'T2starw',
+    'swi': 'SWI',
+}
+_NO_AGENT = ('none', 'no', 'pre', 'native')
+_POST_CONTRAST = re.compile(r'(?<![a-z])(post|gd|gad|gado\w*)(?![a-z])', re.IGNORECASE)
+#: Inversion times that null cerebrospinal fluid, and the repetition time they need, in seconds.
+_FLAIR_INVERSION = (1.5, 3.2)
+_FLAIR_REPETITION = 4.0
+
+
+def read_acquisition(path: str | Path, layout) -> tuple[Acquisition, list[Finding]]:
+    """Read all that is known about a scan.
+
+    Parameters
+    ----------
+    path : path-like
+        A NIfTI image, or a sidecar whose image is absent.
+    layout : BIDSLayout or path-like
+        The dataset, for inheritance and for the person.
+
+    Returns
+    -------
+    acquisition : Acquisition
+        ``contrast`` is None if the suffix is none of ours.
+    findings : list of Finding
+        Implausible values (treated as missing) and decisions about the contrast. Their paths are
+        relative to the dataset.
+
+    Raises
+    ------
+    ScanError
+        A sidecar that applies is not valid JSON, or the image's header cannot be read.
+    """
+    return MetadataReader(dataset_root(layout)).read(path)
+
+
+class MetadataReader:
+    """Reads acquisitions of one dataset; tables and inherited sidecars are read once.
+
+    Parameters
+    ----------
+    root : path-like
+        Root of the dataset.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root).absolute()
+        self.people = People(self.root)
+        self._sidecars = Sidecars(self.root)
+
+    def read(self, path: str | Path) -> tuple[Acquisition, list[Finding]]:
+        """Read a scan, its header and its person; see :func:`read_acquisition`."""
+        acq, findings = self.read_named(path)
+        if acq.voxel_size is None and not str(path).endswith('.json'):
+            acq = acq.replace(voxel_size=read_header(path)[1])
+        return acq, findings
+
+    def read_named(self, path: str | Path) -> tuple[Acquisition, list[Finding]]:
+        """Read name, sidecars and person, but not the header."""
+        acq, findings = self.imaging(path)
+        entities, _ = name_parts(path)
+        if 'sub' not in entities:
+            return acq, findings
+        age, sex, about = self.people.person(entities['sub'], entities.get('ses'))
+        return acq.replace(age=age, sex=sex), findings + about
+
+    def imaging(self, path: str | Path) -> tuple[Acquisition, list[Finding]]:
+        """Read name and sidecars only: no header, no person."""
+        stated = self._sidecars.metadata(path)
+        findings: list[Finding] = []
+        values = {field: self._number(field, stated, findings) for field in _NUMERIC}
+        if values['field_strength'] is not None:
+            values['field_strength'] = nominal_field_strength(values['field_strength'])
+        self._check_echo(values, stated, findings)
+        acq = Acquisition(
+            contrast=self._contrast(path, stated, values, findings),
+            manufacturer=self._manufacturer(stated, findings),
+            voxel_size=self._voxel_size(stated, findings),
+            **values,
+        )
+        return acq, findings
+
+    def _number(self, field, stated, findings) -> float | None:
+        item = stated.get(BIDS_KEYS[field])
+        if item is None or is_missing(item.value):
+            return None
+        number = as_number(item.value)
+        if number is None:
+            findings.append(self._finding(item, BIDS_KEYS[field], 'is not a number'))
+            return None
+        if field == 'inversion_time' and number == 0:
+            return None  # converters write 0 for "no inversion"
+        problem = doubt(field, number)
+        if problem:
+            findings.append(self._finding(item, BIDS_KEYS[field], problem))
+            return None
+        return number
+
+    def _check_echo(self, values, stated, findings) -> None:
+        """Drop an echo that comes after the next excitation: one of both is in a wrong unit."""
+        tr, te = values['repetition_time'], values['echo_time']
+        if tr is None or te is None or te < tr:
+            return
+        problem = f'the echo time ({te:g} s) is not shorter than the repetition time ({tr:g} s)'
+        for field in ('repetition_time', 'echo_time'):
+            values[field] = None
+            key = BIDS_KEYS[field]
+            findings.append(self._finding(stated[key], key, problem))
+
+    def _manufacturer(self, stated, findings) -> str | None:
+        item = stated.get('Manufacturer')
+        if item is None or is_missing(item.value):
+            return None
+        name = canonical_manufacturer(str(item.value))
+        if name is None:
+            findings.append(self._finding(item, 'Manufacturer', 'is no manufacturer known to us'))
+        return name
+
+    def _voxel_size(self, stated, findings) -> tuple[float, float, float] | None:
+        item = stated.get('AcquisitionVoxelSize')
+        if item is None or is_missing(item.value):
+            return None
+        sizes = [as_number(v) for v in item.value] if isinstance(item.value, list) else []
+        if len(sizes) == 3 and not any(v is None or doubt('voxel_size', v) for v in sizes):
+            return tuple(sizes)
+        problem = 'is not three plausible sizes in mm'
+        findings.append(
+            self._finding(item, 'AcquisitionVoxelSize', problem, "the header's voxel size is used")
+        )
+        return None
+
+    def _contrast(self, path, stated, values, findings) -> str | None:
+        entities, suffix = name_parts(path)
+        contrast = CONTRAST_OF_SUFFIX.get(suffix)
+        if contrast == 'T2w' and _is_flair(entities, values):
+            findings.append(self._flair_finding(path, entities, values))
+            return 'FLAIR'
+        if contrast == 'T1w':
+            return self._t1_contrast(path, entities, stated, findings)
+        return contrast
+
+    def _flair_finding(self, path, entities, values) -> Finding:
+        if 'flair' in entities.get('acq', '').lower():
+            why = f'its name says acq-{entities["acq"]}'
+        else:
+            why = (
+                f'its inversion time of {values["inversion_time"]:g} s at a repetition time of '
+                f'{values["repetition_time"]:g} s nulls cerebrospinal fluid'
+            )
+        return Finding(
+            path=self._relative(path),
+            field='suffix',
+            value='T2w',
+            problem=f'this is a FLAIR named T2w: {why}',
+            action='used as FLAIR',
+        )
+
+    def _t1_contrast(self, path, entities, stated, findings) -> str:
+        if 'ce' in entities:
+            return 'T1w' if entities['ce'].lower() in _NO_AGENT else 'T1CE'
+        agent = stated.get('ContrastBolusIngredient')
+        if agent is not None and not is_missing(agent.value):
+            problem = 'a contrast agent was given, and the file name has no ce- entity'
+            findings.append(
+                self._finding(agent, 'ContrastBolusIngredient', problem, 'used as T1CE')
+            )
+            return 'T1CE'
+        series = stated.get('SeriesDescription')
+        if series is not None and _POST_CONTRAST.search(str(series.value)):
+            problem = 'it reads like a scan after contrast agent, and the name has no ce- entity'
+            findings.append(
+                self._finding(series, 'SeriesDescription', problem, 'used as T1w, as it is named')
+            )
+        return 'T1w'
+
+    def _finding(self, item: Stated, field: str, problem: str, action: str = _MISSING) -> Finding:
+        return Finding(self._relative(item.path), field, str(item.value)[:80], problem, action)
+
+    def _relative(self, path: str | Path) -> str:
+        path = Path(path).absolute()
+        return (path.relative_to(self.root) if self.root in path.parents else path).as_posix()
+
+
+def _is_flair(entities: dict[str, str], values: dict[str, float | None]) -> bool:
+    if 'flair' in entities.get('acq', '').lower():
+        return True
+    ti, tr = values['inversion_time'], values['repetition_time']
+    low, high = _FLAIR_INVERSION
+    return ti is not None and tr is not None and low <= ti <= high and tr > _FLAIR_REPETITION
+
+
+def read_header(path: str | Path) -> tuple[tuple[int, ...], tuple[float, float, float]]:
+    """Read shape and voxel size (mm) of an image without reading its voxels.
+
+    Raises
+    ------
+    ScanError
+        The file is absent, empty or no NIfTI image.
+    """
+    import nibabel as nb
+
+    path = Path(path)
+    if not path.exists():
+        remedy = 'Fetch its content (datalad get)' if path.is_symlink() else 'Check the path'
+        raise ScanError('the image is not there', path=path, remedy=remedy)
+    try:
+        img = nb.load(path)
+        zooms = nb.affines.voxel_sizes(img.affine)
+    except (OSError, EOFError, ValueError, zlib.error, nb.filebasedimages.ImageFileError) as error:
+        raise ScanError(
+            f'its header cannot be read ({error})',
+            path=path,
+            remedy='Convert or copy the image again',
+        ) from error
+    return tuple(int(n) for n in img.shape), tuple(round(float(zoom), 4) for zoom in zooms)

@@ -1,0 +1,322 @@
+"""From a dataset to the plan of each session: reference, targets, and a source for each.
+
+The rules, which ``docs/protocols.md`` explains to users:
+
+*Reference*: the T1w if there is one, else the sharpest scan (thinnest slices, then smallest
+voxels). A contrast-enhanced T1w (T1CE) is it only when it is alone, because enhancement is
+anatomy that other scans do not show.
+
+*Source* of a target: the reference, unless that has the target's contrast; then the sharpest scan
+of another contrast. A scan is its own contrast's source only if the session has no other.
+
+*Validation*: every acquired contrast that the run is about is made from another scan as well,
+with the protocol of the acquired scan, on a 1 mm grid.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..acquisition import BIDS_KEYS, CONTRASTS, Acquisition
+from ..errors import ScanError, SessionError, TumsynError, UsageError
+from ..plan import Finding, Refusal, Scan, SessionPlan, SynthesisTask, Target
+from ..prompt import render_prompt
+from ..targets import check_unique, default_target, resolve_target, target_like
+from .layout import check_dataset, list_participants, list_sessions, match_participants
+from .metadata import MetadataReader
+from .modal import dataset_protocols
+from .requests import requested_targets as requested_targets  # part of planning's interface
+from .selection import select_scans, sharpness
+
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
+
+#: What ``--contrasts missing`` is about.
+USUAL_CONTRASTS = ('T1w', 'T2w', 'FLAIR')
+_WANTED_METADATA = ('field_strength', 'manufacturer', 'repetition_time', 'echo_time')
+
+
+@dataclass(frozen=True)
+class SessionFailure:
+    """A session that cannot be planned, and what was found in it.
+
+    Attributes
+    ----------
+    subject : str
+    session : str or None
+    error : TumsynError
+        Names the file at fault, if any, and the remedy.
+    refused : tuple of Refusal
+    findings : tuple of Finding
+    """
+
+    subject: str
+    session: str | None
+    error: TumsynError
+    refused: tuple[Refusal, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """``sub-01`` or ``sub-01_ses-1``."""
+        stem = f'sub-{self.subject}'
+        return f'{stem}_ses-{self.session}' if self.session else stem
+
+
+def build_plans(
+    layout: BIDSLayout,
+    *,
+    participant_label: Iterable[str] = (),
+    session_label: Iterable[str] = (),
+    contrasts: Sequence[str] = ('missing',),
+    targets: Sequence[Target] = (),
+    validate: bool = False,
+    filters: dict[str, dict] | None = None,
+    missing_metadata: str = 'warn',
+) -> tuple[list[SessionPlan], list[SessionFailure]]:
+    """Plan every session that is asked for.
+
+    Parameters
+    ----------
+    layout : BIDSLayout
+        From :func:`~tumsyn_bids.bids.layout.index_dataset`, of the same participants.
+    participant_label, session_label : iterable of str
+        With or without ``sub-`` and ``ses-``; empty means all.
+    contrasts : sequence of str
+        ``('missing',)``: which of T1w, T2w, FLAIR a session lacks; ``('all',)``: all seven; or
+        names; empty if only ``targets`` are asked for.
+    targets : sequence of Target
+        Further targets, from :func:`~tumsyn_bids.bids.requests.requested_targets`.
+    validate : bool
+        Make acquired contrasts too.
+    filters : dict, optional
+        From :func:`~tumsyn_bids.bids.layout.load_filters`.
+    missing_metadata : {'warn', 'error', 'none'}
+        What absent or implausible imaging metadata of a used scan are: findings, a failure of
+        the session, or (absent ones) nothing.
+
+    Returns
+    -------
+    plans : list of SessionPlan
+        Sorted by participant and session. One without tasks has all that was asked for.
+    failures : list of SessionFailure
+        Sessions without a usable scan, with an unreadable sidecar, or (policy ``'error'``) with
+        metadata missing.
+
+    Raises
+    ------
+    UsageError
+        A participant, session or contrast that does not exist, or two targets of one name.
+    """
+    builder = _Builder(
+        layout=layout,
+        reader=MetadataReader(layout.root),
+        contrasts=_contrast_names(contrasts),
+        only_missing=tuple(contrasts) == ('missing',),
+        targets=tuple(targets),
+        validate=validate,
+        filters=filters,
+        missing_metadata=missing_metadata,
+    )
+    check_unique([*builder.targets, *map(default_target, builder.contrasts)])
+    plans, failures = [], []
+    for subject, session in _sessions(layout, participant_label, session_label):
+        outcome = builder.build(subject, session)
+        (plans if isinstance(outcome, SessionPlan) else failures).append(outcome)
+    return plans, failures
+
+
+def _contrast_names(contrasts: Sequence[str]) -> tuple[str, ...]:
+    if tuple(contrasts) == ('missing',):
+        return USUAL_CONTRASTS
+    if tuple(contrasts) == ('all',):
+        return tuple(CONTRASTS)
+    unknown = [name for name in contrasts if name not in CONTRASTS]
+    if unknown:
+        raise UsageError(
+            f'"{unknown[0]}" is no contrast',
+            field='--contrasts',
+            remedy=f'Use missing, all, or some of {", ".join(CONTRASTS)}',
+        )
+    return tuple(dict.fromkeys(contrasts))
+
+
+def _sessions(layout, participant_label, session_label) -> list[tuple[str, str | None]]:
+    root = check_dataset(layout.root)
+    labels = list(participant_label)
+    subjects = match_participants(root, labels) if labels else list_participants(root)
+    if not subjects:
+        raise UsageError(
+            'the dataset has no participant',
+            path=root,
+            remedy='Participants are folders whose names begin with "sub-"',
+        )
+    pairs = [(label, session) for label in subjects for session in list_sessions(layout, label)]
+    wanted = {str(label).removeprefix('ses-') for label in session_label}
+    if not wanted:
+        return pairs
+    chosen = [pair for pair in pairs if pair[1] in wanted]
+    absent = wanted - {session for _, session in chosen}
+    if absent:
+        there = sorted({session for _, session in pairs if session}) or ['none']
+        raise UsageError(
+            f'no session {", ".join(sorted(absent))} among these participants; '
+            f'there are {", ".join(there[:10])}',
+            path=root,
+            field='--session-label',
+            remedy='Check the labels',
+        )
+    return chosen
+
+
+@dataclass
+class _Builder:
+    """Plans one session after the other; what concerns the whole dataset is read once."""
+
+    layout: BIDSLayout
+    reader: MetadataReader
+    contrasts: tuple[str, ...]
+    only_missing: bool
+    targets: tuple[Target, ...]
+    validate: bool
+    filters: dict[str, dict] | None
+    missing_metadata: str
+    modal: dict[str, Acquisition] | None = None
+
+    def build(self, subject: str, session: str | None) -> SessionPlan | SessionFailure:
+        refused: list[Refusal] = []
+        findings: list[Finding] = []
+        try:
+            scans, refused, findings = select_scans(
+                self.layout, subject, session, self.filters, reader=self.reader
+            )
+            if not scans:
+                raise self._nothing_usable(subject, session, refused)
+            findings = self._judged(scans, findings)
+        except UsageError:
+            raise
+        except TumsynError as error:
+            return SessionFailure(subject, session, error, tuple(refused), tuple(findings))
+        reference, why = choose_reference(scans)
+        return SessionPlan(
+            subject=subject,
+            session=session,
+            scans=tuple(scans),
+            reference=reference.path,
+            reference_reason=why,
+            tasks=tuple(self._tasks(scans, reference)),
+            refused=tuple(refused),
+            findings=tuple(findings),
+        )
+
+    def _nothing_usable(self, subject, session, refused) -> SessionError:
+        folder = Path(self.layout.root) / f'sub-{subject}'
+        folder = folder / f'ses-{session}' if session else folder
+        if refused:
+            found = '; '.join(f'{Path(r.path).name}: {r.reason}' for r in refused[:5])
+        else:
+            found = ', '.join(sorted(os.listdir(folder))) or 'nothing'
+        return SessionError(
+            f'no usable anatomical scan (found {found})',
+            path=folder,
+            remedy='Provide a 3D T1w, T2w, FLAIR, PDw, T2starw or swi image in anat/',
+        )
+
+    def _judged(self, scans: Sequence[Scan], findings: list[Finding]) -> list[Finding]:
+        """Apply ``--missing-metadata`` to what is absent or implausible."""
+        if self.missing_metadata != 'none':
+            findings = findings + [item for scan in scans for item in self._absent(scan)]
+        if self.missing_metadata != 'error':
+            return findings
+        faults = [item for item in findings if item.action.startswith(('treated as', 'left un'))]
+        if faults:
+            first = faults[0]
+            more = f' (and {len(faults) - 1} more)' if len(faults) > 1 else ''
+            raise ScanError(
+                f'{first.problem}{more}',
+                path=Path(self.layout.root) / first.path,
+                field=first.field,
+                remedy='Mend the metadata, or run with --missing-metadata warn',
+            )
+        return findings
+
+    def _absent(self, scan: Scan) -> list[Finding]:
+        keys = [BIDS_KEYS[f] for f in _WANTED_METADATA if getattr(scan.acquisition, f) is None]
+        if not keys:
+            return []
+        path = Path(scan.path).relative_to(self.layout.root).as_posix()
+        return [
+            Finding(path, ', '.join(keys), 'n/a', 'not known from its sidecars', 'left unknown')
+        ]
+
+    def _tasks(self, scans: list[Scan], reference: Scan) -> Iterator[SynthesisTask]:
+        acquired = {scan.contrast: scan for scan in scans}
+        for contrast in self.contrasts:
+            missing = contrast not in acquired
+            if missing or not self.only_missing:
+                purpose = 'missing' if missing else 'requested'
+                yield self._task(default_target(contrast), purpose, scans, reference)
+        for target in self.targets:
+            yield self._task(target, 'requested', scans, reference)
+        if self.validate and len(scans) > 1:
+            about = dict.fromkeys([*self.contrasts, *(target.contrast for target in self.targets)])
+            for contrast in about:
+                if contrast in acquired:
+                    target = self._validation_target(acquired[contrast])
+                    yield self._task(target, 'validate', scans, reference)
+
+    def _validation_target(self, scan: Scan) -> Target:
+        relative = Path(scan.path).name
+        target = target_like(scan.acquisition, relative, name='', keep_voxel_size=False)
+        origin = {field: f'the acquired {relative}' for field in target.provenance}
+        return replace(target, provenance=origin)
+
+    def _task(self, target, purpose, scans, reference) -> SynthesisTask:
+        source, reason = choose_source(target.contrast, scans, reference)
+        resolved = resolve_target(
+            target,
+            subject=reference.acquisition,
+            modal=self._modal(target.contrast),
+            source=source.acquisition,
+        )
+        prompt = render_prompt(resolved.acquisition)
+        return SynthesisTask(resolved, source.path, prompt, purpose, reason)
+
+    def _modal(self, contrast: str) -> Acquisition | None:
+        if self.modal is None:
+            self.modal = dataset_protocols(self.layout.root, self.reader)
+        return self.modal.get(contrast)
+
+
+def choose_reference(scans: Sequence[Scan]) -> tuple[Scan, str]:
+    """Return the scan that defines the session's space, and why."""
+    plain = [scan for scan in scans if scan.contrast == 'T1w']
+    if plain:
+        return plain[0], 'it is the T1w'
+    others = [scan for scan in scans if scan.contrast != 'T1CE']
+    if not others:
+        return scans[0], 'it is the only scan'
+    best = min(others, key=sharpness)
+    if len(scans) == 1:
+        return best, 'it is the only scan'
+    return best, f'there is no T1w, and of the others it is the sharpest ({_zooms(best)})'
+
+
+def choose_source(contrast: str, scans: Sequence[Scan], reference: Scan) -> tuple[Scan, str]:
+    """Return the scan to make a contrast from, and why."""
+    if reference.contrast != contrast:
+        return reference, f'the reference ({reference.contrast})'
+    others = [scan for scan in scans if scan.contrast != contrast]
+    usual = [scan for scan in others if scan.contrast != 'T1CE'] or others
+    if not usual:
+        return reference, f'the only scan of the session, itself {contrast}'
+    best = min(usual, key=sharpness)
+    return best, f'the sharpest scan that is not {contrast} itself ({_zooms(best)})'
+
+
+def _zooms(scan: Scan) -> str:
+    return f'{scan.contrast}, {" x ".join(f"{zoom:.2g}" for zoom in scan.zooms)} mm'

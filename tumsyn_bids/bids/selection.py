@@ -1,0 +1,244 @@
+"""Which of a session's images are used, by rules that need nothing but names, sidecars, headers.
+
+1. Images of other contrasts, derived images, phase, real and imaginary parts, MP2RAGE parts and
+   ``UNIT1`` are refused; so are images that a filter file leaves out.
+2. Images whose header tells that they hold no brain volume are refused: more than one volume,
+   fewer than :data:`MIN_SLICES` slices, less than :data:`MIN_EXTENT` mm in a direction, voxels
+   above :data:`MAX_VOXEL` mm.
+3. Of several images of one contrast, one is taken: of several echoes the one whose echo time is
+   nearest to the default protocol's; then the one with the thinnest slices; then the smallest
+   voxels; then the highest run, because a scan is repeated when the first one failed; then the
+   last by name. The others are refused with this reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import ScanError, UsageError
+from ..plan import Finding, Refusal, Scan
+from ..protocols import default_protocol
+from .metadata import CONTRAST_OF_SUFFIX, MetadataReader, read_header
+
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
+
+MIN_SLICES = 10
+MIN_EXTENT = 60.0
+MAX_VOXEL = 10.0
+
+_IMAGES = ['.nii', '.nii.gz']
+_NOT_OURS = ('defacemask', 'mask', 'dseg', 'probseg')
+_WHY_NOT = {
+    'UNIT1': 'the uniform MP2RAGE image has a noise background; provide a denoised T1w',
+    'MP2RAGE': 'one inversion of an MP2RAGE is no T1w; provide a denoised T1w',
+    'angio': 'angiograms are none of the contrasts that can be used',
+}
+
+
+def select_scans(
+    layout: BIDSLayout,
+    subject: str,
+    session: str | None,
+    filters: dict[str, dict] | None = None,
+    *,
+    reader: MetadataReader | None = None,
+) -> tuple[list[Scan], list[Refusal], list[Finding]]:
+    """Choose at most one scan of each contrast of a session.
+
+    Parameters
+    ----------
+    layout : BIDSLayout
+        From :func:`~tumsyn_bids.bids.layout.index_dataset`.
+    subject : str
+    session : str or None
+        None for images outside of sessions.
+    filters : dict, optional
+        From :func:`~tumsyn_bids.bids.layout.load_filters`; by contrast, in lower case.
+    reader : MetadataReader, optional
+        One for many sessions reads the dataset's tables once.
+
+    Returns
+    -------
+    scans : list of Scan
+        Sorted by contrast.
+    refused : list of Refusal
+        Every other image, with the reason.
+    findings : list of Finding
+        About the chosen scans.
+
+    Raises
+    ------
+    ScanError
+        A sidecar that applies to an anatomical image is not valid JSON. The session cannot be
+        planned then: what the image is would be a guess.
+    UsageError
+        A filter names an entity that BIDS does not know.
+    """
+    reader = reader or MetadataReader(layout.root)
+    refused: list[Refusal] = []
+    candidates: list[tuple[Scan, list[Finding]]] = []
+    for file in _images(layout, subject, session):
+        outcome = _candidate(file, reader)
+        if isinstance(outcome, Refusal):
+            refused.append(outcome)
+        else:
+            candidates.append(outcome)
+    candidates, left_out = _filtered(candidates, layout, filters or {})
+    scans, findings, beaten = _best(candidates, Path(layout.root))
+    order = sorted([*refused, *left_out, *beaten], key=lambda refusal: refusal.path)
+    return scans, order, findings
+
+
+def sharpness(scan: Scan) -> tuple[float, float]:
+    """Return slice thickness (mm) and voxel volume (mm³): smaller is sharper.
+
+    Rounded, so that the last digits of a header do not decide.
+    """
+    return round(max(scan.zooms), 2), round(math.prod(scan.zooms), 3)
+
+
+def _images(layout, subject: str, session: str | None) -> list:
+    from bids.layout import Query
+
+    files = layout.get(
+        subject=subject,
+        session=Query.NONE if session is None else session,
+        extension=_IMAGES,
+    )
+    images = [file for file in files if file.entities.get('suffix') not in _NOT_OURS]
+    return sorted(images, key=lambda file: file.path)
+
+
+def _candidate(file, reader: MetadataReader) -> tuple[Scan, list[Finding]] | Refusal:
+    path = Path(file.path)
+    relative = path.relative_to(reader.root).as_posix()
+    entities = {key: str(value) for key, value in file.entities.items()}
+    suffix = entities.pop('suffix', '')
+    entities.pop('extension', None)
+    reason = _name_reason(suffix, entities)
+    if reason:
+        return Refusal(relative, reason)
+    acq, findings = reader.read_named(path)
+    try:
+        shape, zooms = read_header(path)
+    except ScanError as error:
+        return Refusal(relative, f'{error.problem}; {error.remedy}')
+    reason = _header_reason(shape, zooms)
+    if reason:
+        return Refusal(relative, reason)
+    if acq.voxel_size is None:
+        acq = acq.replace(voxel_size=zooms)
+    return Scan(str(path), acq, entities, shape, zooms), findings
+
+
+def _name_reason(suffix: str, entities: dict[str, str]) -> str | None:
+    if suffix in _WHY_NOT:
+        return _WHY_NOT[suffix]
+    if suffix not in CONTRAST_OF_SUFFIX:
+        return f'the suffix {suffix or "(none)"} is none of the contrasts that can be used'
+    if 'desc' in entities or 'space' in entities:
+        return 'a derived image (desc- or space- in its name) is no acquired scan'
+    if entities.get('part', 'mag') != 'mag':
+        return f'the {entities["part"]} part of a complex image is no magnitude'
+    return None
+
+
+def _header_reason(shape: tuple[int, ...], zooms: tuple[float, ...]) -> str | None:
+    volumes = math.prod(shape[3:])
+    if volumes != 1:
+        return f'it has {volumes} volumes; a scan has one'
+    if len(shape) < 3 or min(shape[:3]) < MIN_SLICES:
+        size = ' x '.join(map(str, shape))
+        return f'its {size} voxels are fewer than {MIN_SLICES} slices'
+    if not all(math.isfinite(zoom) and 0 < zoom <= MAX_VOXEL for zoom in zooms):
+        size = ' x '.join(f'{zoom:g}' for zoom in zooms)
+        return f'its voxel size of {size} mm is not between 0 and {MAX_VOXEL:g} mm'
+    extent = min(n * zoom for n, zoom in zip(shape, zooms, strict=False))
+    if extent < MIN_EXTENT:
+        return f'it covers only {extent:.0f} mm in one direction, a brain needs {MIN_EXTENT:g} mm'
+    return None
+
+
+def _filtered(candidates, layout, filters: dict[str, dict]):
+    """Split candidates into those that the filters let pass, and refusals."""
+    passed, left_out = [], []
+    allowed = {name: _allowed(layout, name, query) for name, query in filters.items()}
+    for scan, findings in candidates:
+        name = scan.contrast.lower()
+        if name in allowed and scan.path not in allowed[name]:
+            relative = Path(scan.path).relative_to(layout.root).as_posix()
+            left_out.append(Refusal(relative, f'left out by the filter "{name}"'))
+        else:
+            passed.append((scan, findings))
+    return passed, left_out
+
+
+def _allowed(layout, name: str, query: dict) -> set[str]:
+    # What the image is follows from name and sidecar together; the query only narrows.
+    entities = {key: value for key, value in query.items() if key != 'suffix'}
+    try:
+        files = layout.get(**{'extension': _IMAGES, **entities})
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f'the filter cannot be used ({error})',
+            field=name,
+            remedy='Use the entity names of pybids, such as acquisition, run, reconstruction',
+        ) from error
+    return {file.path for file in files}
+
+
+def _best(candidates, root: Path) -> tuple[list[Scan], list[Finding], list[Refusal]]:
+    scans, findings, beaten = [], [], []
+    for contrast in sorted({scan.contrast for scan, _ in candidates}):
+        rivals = [item for item in candidates if item[0].contrast == contrast]
+        rivals.sort(key=lambda item: item[0].path, reverse=True)
+        best = min(rivals, key=lambda item: _rank(item[0]))
+        scans.append(best[0])
+        findings += best[1]
+        beaten += _beaten(best[0], (scan for scan, _ in rivals if scan is not best[0]), root)
+    return scans, findings, beaten
+
+
+def _beaten(best: Scan, others: Iterable[Scan], root: Path) -> list[Refusal]:
+    name = Path(best.path).name
+    return [
+        Refusal(
+            Path(scan.path).relative_to(root).as_posix(),
+            f'{name} is used as {best.contrast}: {_advantage(best, scan)}',
+        )
+        for scan in others
+    ]
+
+
+def _rank(scan: Scan) -> tuple:
+    return (*_echo_rank(scan), *sharpness(scan), -_integer(scan.entities.get('run')))
+
+
+def _echo_rank(scan: Scan) -> tuple[float, int]:
+    if 'echo' not in scan.entities:
+        return 0.0, 0
+    te = scan.acquisition.echo_time
+    if te is None:
+        return math.inf, _integer(scan.entities['echo'])
+    wanted = default_protocol(scan.contrast, scan.acquisition.field_strength).echo_time
+    return round(abs(te - wanted), 6), _integer(scan.entities['echo'])
+
+
+def _advantage(best: Scan, other: Scan) -> str:
+    if _echo_rank(best) != _echo_rank(other):
+        return 'its echo time is nearer to that of the default protocol'
+    if sharpness(best)[0] < sharpness(other)[0]:
+        return f'its slices are thinner ({max(best.zooms):g} mm against {max(other.zooms):g} mm)'
+    if sharpness(best)[1] < sharpness(other)[1]:
+        return 'its voxels are smaller'
+    if _integer(best.entities.get('run')) > _integer(other.entities.get('run')):
+        return 'it is the later run'
+    return 'the two are alike, and its name comes last'
+
+
+def _integer(text: str | None) -> int:
+    return int(text) if text and text.isdigit() else 0
