@@ -81,6 +81,8 @@ def save_model(
         key: value.detach().to(dtype).contiguous() for key, value in network.state_dict().items()
     }
     save_file(state, folder / WEIGHTS)
+    # safetensors makes it readable by its owner only, which a shared installation is not.
+    (folder / WEIGHTS).chmod(0o644)
     description = {
         'format': FORMAT,
         'version': version,

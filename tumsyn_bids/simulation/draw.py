@@ -76,6 +76,32 @@ def draw_acquisition(rng: np.random.Generator, contrast: str) -> Acquisition:
     )
 
 
+def training_ranges() -> dict[str, dict[str, tuple[float, float]]]:
+    """Return, for each contrast, the extremes of each parameter over its families.
+
+    Returns
+    -------
+    dict of str to dict
+        Contrast to field of ``Acquisition`` to lowest and highest value (seconds, degrees,
+        tesla). Inversion times that null CSF are drawn from repetition times and have no range.
+    """
+    ranges: dict[str, dict[str, tuple[float, float]]] = {}
+    for family in FAMILIES:
+        fields = {
+            'repetition_time': family.tr,
+            'echo_time': family.te,
+            'inversion_time': family.ti,
+            'flip_angle': family.flip_angle,
+            'field_strength': (0.5, 7.0),
+        }
+        known = ranges.setdefault(family.contrast, {})
+        for name, limits in fields.items():
+            if limits is not None:
+                low, high = known.get(name, limits)
+                known[name] = (min(low, limits[0]), max(high, limits[1]))
+    return ranges
+
+
 def draw_field_strength(rng: np.random.Generator) -> float:
     """Draw a field strength in tesla: mostly 3 and 1.5, some 7 and a few others."""
     index = rng.choice(len(_FIELDS), p=[weight for _, weight in _FIELDS])

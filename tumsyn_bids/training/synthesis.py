@@ -25,7 +25,7 @@ from ..networks.decoder import make_coord
 from ..networks.model import Model, save_model
 from ..networks.tokenizer import get_tokenizer
 from ..prompt import render_prompt
-from ..simulation.draw import draw_acquisition
+from ..simulation.draw import draw_acquisition, training_ranges
 from ..simulation.generator import TissueVolume, load_tissue_volume
 from ..synthesis.conditioning import prompt_tensors
 from .data import (
@@ -155,7 +155,7 @@ def train_synthesis(
         run.averaged,
         out_dir / 'model',
         version=f'step {run.step} of {settings.steps}',
-        card={'training': manifest},
+        card={'training': manifest, 'ranges': training_ranges()},
         half=True,
     )
 
@@ -188,10 +188,11 @@ class _Run:
     """The state of a training run: weights, their average, the optimiser and the step."""
 
     def __init__(self, settings: TrainingSettings, out_dir: Path):
-        torch.manual_seed(settings.seed)
         self.settings = settings
         self.out_dir = out_dir
-        self.model = Model(training_config(settings.config))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.model = Model(training_config(settings.config))
         self.model.to(memory_format=torch.channels_last_3d)
         self.averaged = Model(self.model.config)
         self.averaged.load_state_dict(self.model.state_dict())

@@ -1,0 +1,231 @@
+"""Training: samples with known truth, learning, resuming, and no look at excluded subjects."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nb
+import numpy as np
+import pytest
+import torch
+
+from tumsyn_bids.acquisition import Acquisition
+from tumsyn_bids.errors import UsageError
+from tumsyn_bids.networks.model import load_model
+from tumsyn_bids.prompt import parse_prompt
+from tumsyn_bids.simulation.generator import (
+    TISSUE_NAMES,
+    draw_grid,
+    draw_subject,
+    load_tissue_volume,
+    render,
+)
+from tumsyn_bids.training.corruption import corrupt_source, thick_slices
+from tumsyn_bids.training.data import (
+    load_paired_subjects,
+    off_grid,
+    real_sample,
+    simulated_sample,
+)
+from tumsyn_bids.training.losses import structural_dissimilarity, synthesis_loss
+from tumsyn_bids.training.synthesis import TrainingSettings, prompt_vocabulary, train_synthesis
+
+SMALL = TrainingSettings(config='tiny', steps=40, patch=24, learning_rate=3e-3, warm_up=5)
+
+
+@pytest.fixture(scope='module')
+def labelmaps(tmp_path_factory):
+    """A folder with one head of nested spheres: ventricle, WM, cortex, CSF, skull."""
+    index = np.stack(np.meshgrid(*[np.arange(72)] * 3, indexing='ij'), -1) - 35.5
+    radius = np.linalg.norm(index, axis=-1)
+    labels = np.zeros((72, 72, 72), dtype=np.int16)
+    for limit, label in ((34, 515), (30, 24), (27, 3), (22, 2), (8, 4)):
+        labels[radius < limit] = label
+    folder = tmp_path_factory.mktemp('labelmaps')
+    nb.save(nb.Nifti1Image(labels, np.eye(4)), folder / 'spheres.nii.gz')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def pairs(tmp_path_factory):
+    """Two people with T1w and T2w on one grid."""
+    root = tmp_path_factory.mktemp('pairs')
+    (root / 'participants.tsv').write_text('participant_id\tage\tsex\nsub-01\t40\tF\n')
+    rng = np.random.default_rng(0)
+    for subject in ('sub-01', 'sub-02'):
+        folder = root / subject / 'anat'
+        folder.mkdir(parents=True)
+        brain = np.pad(rng.uniform(50, 100, (40, 40, 40)).astype('f4'), 6)
+        for suffix, image in (('T1w', brain), ('T2w', np.where(brain > 0, 150 - brain, 0))):
+            nb.save(
+                nb.Nifti1Image(image.astype('f4'), np.eye(4)),
+                folder / f'{subject}_space-MNI_desc-brain_{suffix}.nii.gz',
+            )
+    return root
+
+
+def test_tissue_volume_is_cropped_around_the_brain(labelmaps):
+    volume = load_tissue_volume(labelmaps / 'spheres.nii.gz')
+    assert volume.tissue.shape[0] < 72 + 1
+    parenchyma = volume.distance == 0
+    assert parenchyma.sum() == pytest.approx(4 / 3 * np.pi * (27**3 - 8**3), rel=0.02)
+    csf = TISSUE_NAMES.index('csf')
+    assert (volume.tissue[~parenchyma] == csf).any()
+
+
+def test_rendered_subject_has_the_contrast_of_the_sequence(labelmaps):
+    rng = np.random.default_rng(0)
+    volume = load_tissue_volume(labelmaps / 'spheres.nii.gz')
+    centre = (np.array(volume.tissue.shape) - 1) / 2
+    grid = draw_grid(rng, volume.tissue.shape, 56, centre=centre, bend_voxels=0)
+    subject = draw_subject(rng, volume, grid, lesions=0)
+    t1w = render(
+        subject,
+        Acquisition('T1w', repetition_time=2.3, echo_time=0.003, inversion_time=0.9, flip_angle=9),
+    )
+    t2w = render(subject, Acquisition('T2w', repetition_time=6, echo_time=0.1, flip_angle=150))
+    mean = {
+        name: [
+            image[(subject.tissue == TISSUE_NAMES.index(name)) & subject.mask].mean()
+            for image in (t1w, t2w)
+        ]
+        for name in ('white_matter', 'cortex', 'csf')
+    }
+    assert mean['white_matter'][0] > mean['cortex'][0] > mean['csf'][0]
+    assert mean['csf'][1] > mean['cortex'][1] > mean['white_matter'][1]
+    assert not t1w[~subject.mask].any()
+
+
+def test_samples_are_reproducible_and_prompts_say_what_the_targets_are(labelmaps):
+    volumes = [load_tissue_volume(labelmaps / 'spheres.nii.gz')]
+    first, second = (
+        simulated_sample(np.random.default_rng(5), volumes, patch=24, n_targets=3)
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(first.targets, second.targets)
+    np.testing.assert_array_equal(first.source, second.source)
+    assert first.prompts == second.prompts
+    assert len({parse_prompt(prompt).contrast for prompt in first.prompts}) == 3
+    assert first.targets.shape == (3, 24, 24, 24)
+
+
+def test_off_grid_targets_are_moved_by_the_offset(labelmaps):
+    volumes = [load_tissue_volume(labelmaps / 'spheres.nii.gz')]
+    rng = np.random.default_rng(2)
+    sample = simulated_sample(rng, volumes, patch=24, n_targets=1)
+    ramp = np.broadcast_to(np.arange(24, dtype='f4')[:, None, None], (24, 24, 24))
+    sample = type(sample)(sample.source, ramp[None].copy(), np.ones_like(sample.mask), ('x',))
+    moved, offset = off_grid(rng, sample)
+    np.testing.assert_allclose(moved.targets[0, 12], 12 + offset[0], atol=0.02)
+
+
+def test_thick_slices_keep_the_mean_and_lose_the_detail():
+    rng = np.random.default_rng(0)
+    image = rng.random((24, 24, 24), dtype='f4')
+    thick = thick_slices(rng, image, 4, axis=2)
+    assert thick.shape == image.shape
+    assert thick.mean() == pytest.approx(image.mean(), rel=0.02)
+    assert np.abs(np.diff(thick, axis=2)).mean() < 0.5 * np.abs(np.diff(image, axis=2)).mean()
+
+
+def test_corruption_stays_inside_the_mask():
+    rng = np.random.default_rng(0)
+    mask = np.zeros((24, 24, 24), bool)
+    mask[6:18, 6:18, 6:18] = True
+    source = corrupt_source(rng, rng.random(mask.shape, dtype='f4'), mask)
+    assert not source[~mask].any()
+    assert np.isfinite(source).all()
+
+
+def test_loss_is_zero_for_the_truth_and_grows_with_error():
+    rng = np.random.default_rng(0)
+    target = torch.from_numpy(rng.random((1, 2, 16, 16, 16), dtype='f4'))
+    mask = torch.ones(1, 1, 16, 16, 16)
+    assert float(synthesis_loss(target, target, mask)) == pytest.approx(0, abs=1e-4)
+    small, large = (float(synthesis_loss(target + d, target, mask)) for d in (0.05, 0.2))
+    assert 0 < small < large
+    assert float(structural_dissimilarity(target, 1 - target)) > 0.5
+
+
+def test_excluded_people_are_not_read(pairs):
+    people = load_paired_subjects(pairs, exclude=('sub-02',))
+    assert [person.label for person in people] == ['sub-01']
+    assert people[0].person.age == 40
+    assert people[0].person.sex == 'F'
+
+
+def test_real_targets_are_those_of_the_prompt(pairs):
+    people = load_paired_subjects(pairs, exclude=('sub-02',))
+    for seed in range(6):
+        sample = real_sample(np.random.default_rng(seed), people, patch=24, n_targets=1)
+        contrast = parse_prompt(sample.prompts[0]).contrast
+        inner = people[0].images[contrast]
+        assert sample.targets.max() <= inner.max() + 1e-3
+        assert contrast in ('T1w', 'T2w')
+
+
+def test_folder_without_pairs_is_refused(tmp_path):
+    with pytest.raises(UsageError, match='no subject with two contrasts'):
+        load_paired_subjects(tmp_path)
+
+
+def test_nothing_to_train_on_is_refused(tmp_path):
+    with pytest.raises(UsageError, match='nothing to train on'):
+        train_synthesis(tmp_path, settings=SMALL)
+
+
+def test_vocabulary_is_small_and_complete():
+    vocabulary = prompt_vocabulary(200)
+    assert vocabulary == prompt_vocabulary(200)
+    assert 49406 in vocabulary
+    assert 49407 in vocabulary
+    assert len(vocabulary) < 200
+
+
+def test_training_learns_and_writes_a_usable_model(labelmaps, pairs, tmp_path):
+    folder = train_synthesis(
+        tmp_path, labelmaps=labelmaps, pairs=pairs, exclude=('sub-02',), settings=SMALL
+    )
+    loaded = load_model(folder)
+    assert loaded.version == 'step 40 of 40'
+    assert loaded.card['training']['people'] == {'sub-01': ['T1w', 'T2w']}
+    assert loaded.card['ranges']['T2w']['echo_time'][0] == pytest.approx(0.07)
+    volumes = [load_tissue_volume(labelmaps / 'spheres.nii.gz')]
+    before, after = (_mean_loss(weights, volumes) for weights in (None, loaded.network))
+    assert after < 0.8 * before
+
+
+def _mean_loss(network, volumes) -> float:
+    from tumsyn_bids.networks.model import Model
+    from tumsyn_bids.synthesis.conditioning import prompt_tensors
+    from tumsyn_bids.training.data import to_tensors
+    from tumsyn_bids.training.synthesis import training_config
+
+    if network is None:
+        torch.manual_seed(0)
+        network = Model(training_config('tiny'))
+    losses = []
+    for seed in range(8):
+        rng = np.random.default_rng([99, seed])
+        sample = simulated_sample(rng, volumes, patch=24, n_targets=1)
+        source, targets, mask = to_tensors(sample)
+        with torch.inference_mode():
+            text = network.prompt(*prompt_tensors(sample.prompts))
+            features = network.synthesis.encoder(source)
+            image = network.synthesis.imnet.on_grid(network.synthesis.fusion(features, text), text)
+            losses.append(float(synthesis_loss(image[:, None], targets, mask)))
+    return float(np.mean(losses))
+
+
+def test_interrupted_run_ends_like_an_undisturbed_one(labelmaps, tmp_path):
+    settings = TrainingSettings(config='tiny', steps=3, patch=24)
+    whole = train_synthesis(tmp_path / 'whole', labelmaps=labelmaps, settings=settings)
+    for _ in range(3):  # each call stops after one step
+        parts = train_synthesis(
+            tmp_path / 'parts', labelmaps=labelmaps, settings=settings, max_minutes=0
+        )
+    expected, result = load_model(whole), load_model(parts)
+    for key, value in expected.network.state_dict().items():
+        torch.testing.assert_close(result.network.state_dict()[key], value)
+    manifest = json.loads((tmp_path / 'parts' / 'manifest.json').read_text())
+    assert manifest['labelmaps'] == ['spheres.nii.gz']
