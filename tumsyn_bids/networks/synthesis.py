@@ -59,6 +59,8 @@ class PromptEncoder(nn.Module):
         super().__init__()
         self.text = TextEncoder(config.text)
         self.numeric = NumericEncoder(config.text.embed_dim) if config.numeric else None
+        # Trained together with the synthesis network, an unbounded embedding lets it diverge.
+        self.norm = nn.LayerNorm(config.text.embed_dim) if config.numeric else None
 
     def forward(self, ids: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """Embed prompts.
@@ -73,4 +75,6 @@ class PromptEncoder(nn.Module):
         Tensor, shape (B, text_dim)
         """
         embedded = self.text(ids)
-        return embedded if self.numeric is None else embedded + self.numeric(numbers)
+        if self.numeric is None:
+            return embedded
+        return self.norm(embedded + self.numeric(numbers))

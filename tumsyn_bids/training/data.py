@@ -34,6 +34,8 @@ CONTRAST_WEIGHTS: dict[str, float] = {
     'SWI': 1.0,
     'T1CE': 1.3,
 }
+#: Brightest value of a training image; enhancing vessels would reach three times that.
+BRIGHTEST = 2.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class PairedSubject:
 def scale_brain(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Scale an image so that the 98th percentile inside a mask is 1; negatives become 0."""
     bright = float(np.percentile(image[mask], 98))
-    return np.clip(image / max(bright, 1e-6), 0, 2).astype(np.float32)
+    return np.clip(image / max(bright, 1e-6), 0, BRIGHTEST).astype(np.float32)
 
 
 def load_paired_subjects(
@@ -179,7 +181,10 @@ def simulated_sample(
     else:
         source = render(subject, acquisitions[0])
     source = blur(source, spread) * subject.mask
-    targets = [blur(render(subject, acq), 0.5) * subject.mask for acq in acquisitions[1:]]
+    targets = [
+        blur(np.minimum(render(subject, acq), BRIGHTEST), 0.5) * subject.mask
+        for acq in acquisitions[1:]
+    ]
     return Sample(
         source=corrupt_source(rng, source, subject.mask),
         targets=np.stack(targets).astype(np.float32),

@@ -43,7 +43,9 @@ def synthesis_loss(predicted, target, mask) -> torch.Tensor:
     predicted = predicted * mask
     share = mask.mean().clamp_min(0.05)
     delta = predicted - target
-    pointwise = (delta.abs().mean() + 3 * (delta**2).mean()) / share
+    # Squared where errors are small, which is what PSNR measures; linear beyond half the range.
+    squared = F.huber_loss(predicted, target, delta=0.5)
+    pointwise = (delta.abs().mean() + 6 * squared) / share
     return (
         pointwise
         + 0.1 * structural_dissimilarity(predicted, target)

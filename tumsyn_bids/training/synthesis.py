@@ -71,8 +71,8 @@ class TrainingSettings:
     n_targets: int = 2
     real_share: float = 0.5
     off_grid_share: float = 0.25
-    learning_rate: float = 1e-3
-    warm_up: int = 100
+    learning_rate: float = 6e-4
+    warm_up: int = 200
     ema: float = 0.998
     seed: int = 20409
     save_every_s: float = 180.0
@@ -268,7 +268,7 @@ class _Run:
         loss = synthesis_loss(predicted.float(), targets, mask)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 0.5)
         self.optimizer.step()
         self._average()
         self.step += 1
