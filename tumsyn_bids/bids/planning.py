@@ -300,7 +300,7 @@ def choose_reference(scans: Sequence[Scan]) -> tuple[Scan, str]:
     others = [scan for scan in scans if scan.contrast != 'T1CE']
     if not others:
         return scans[0], 'it is the only scan'
-    best = min(others, key=sharpness)
+    best = min(others, key=_preference)
     if len(scans) == 1:
         return best, 'it is the only scan'
     return best, f'there is no T1w, and of the others it is the sharpest ({_zooms(best)})'
@@ -314,8 +314,13 @@ def choose_source(contrast: str, scans: Sequence[Scan], reference: Scan) -> tupl
     usual = [scan for scan in others if scan.contrast != 'T1CE'] or others
     if not usual:
         return reference, f'the only scan of the session, itself {contrast}'
-    best = min(usual, key=sharpness)
+    best = min(usual, key=_preference)
     return best, f'the sharpest scan that is not {contrast} itself ({_zooms(best)})'
+
+
+def _preference(scan: Scan) -> tuple:
+    """Rank the sharpest first, and equals in the order of the contrasts."""
+    return (*sharpness(scan), tuple(CONTRASTS).index(scan.contrast))
 
 
 def _zooms(scan: Scan) -> str:

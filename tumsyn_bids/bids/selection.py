@@ -98,7 +98,7 @@ def sharpness(scan: Scan) -> tuple[float, float]:
 
     Rounded, so that the last digits of a header do not decide.
     """
-    return round(max(scan.zooms), 2), round(math.prod(scan.zooms), 3)
+    return round(max(scan.zooms), 2), float(f'{math.prod(scan.zooms):.3g}')
 
 
 def _images(layout, subject: str, session: str | None) -> list:
