@@ -24,23 +24,18 @@ RUN TEMPLATEFLOW_HOME=/opt/templateflow TEMPLATEFLOW_AUTOUPDATE=off \
 FROM ${PYTHON_IMAGE}
 COPY --from=builder /opt/tumsyn /opt/tumsyn
 COPY --from=builder /opt/templateflow /opt/templateflow
-# Any user id works, with or without a home that can be written to. Caches go to /tmp, which is the
-# only place written to besides the output and work folders. The user's own Python packages, which
-# Apptainer would make visible, are kept out.
+# Any user id works, with or without a home that can be written to: libraries keep their caches in
+# the work folder. The user's own Python packages, which Apptainer would make visible, are kept out.
 ENV PATH=/opt/tumsyn/bin:$PATH \
     PYTHONNOUSERSITE=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     TEMPLATEFLOW_HOME=/opt/templateflow \
     TEMPLATEFLOW_AUTOUPDATE=off \
-    MPLBACKEND=Agg \
-    MPLCONFIGDIR=/tmp/tumsyn-matplotlib \
-    XDG_CACHE_HOME=/tmp/tumsyn-cache \
-    NO_ET=1
+    XDG_CACHE_HOME=/tmp/tumsyn-cache
 WORKDIR /tmp
 # Fails the build, not the first user, if something is missing.
-RUN HOME=/nonexistent setpriv --reuid=65534 --regid=65534 --clear-groups tumsyn-bids --version \
-    && rm -rf /tmp/tumsyn-*
+RUN HOME=/nonexistent setpriv --reuid=65534 --regid=65534 --clear-groups tumsyn-bids --version
 USER 65534:65534
 ARG VERSION=unknown
 ARG REVISION=unknown
