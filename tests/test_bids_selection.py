@@ -211,3 +211,11 @@ def test_sessions_are_kept_apart(dataset):
     dataset.image('sub-01_ses-1_T1w.nii.gz')
     assert select(dataset, session='1')[0] == {'T1w': 'sub-01_ses-1_T1w.nii.gz'}
     assert select(dataset, session=None)[0] == {'T1w': 'sub-01_T1w.nii.gz'}
+
+
+def test_folders_above_the_dataset_are_no_entities(tmp_path):
+    dataset = Builder(tmp_path / 'sub-studies' / 'ses-old_run-3' / 'ds')
+    path = dataset.image('sub-01_ses-1_T1w.nii.gz')
+    (scan,), _, _ = select_scans(index_dataset(dataset.root), '01', '1')
+    assert scan.path == str(path)
+    assert scan.entities == {'subject': '01', 'session': '1', 'datatype': 'anat'}

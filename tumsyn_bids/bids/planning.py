@@ -30,7 +30,7 @@ from .layout import check_dataset, list_participants, list_sessions, match_parti
 from .metadata import MetadataReader
 from .modal import dataset_protocols
 from .requests import requested_targets as requested_targets  # part of planning's interface
-from .selection import select_scans, sharpness
+from .selection import images_by_session, select_scans, sharpness
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -123,9 +123,11 @@ def build_plans(
         missing_metadata=missing_metadata,
     )
     check_unique([*builder.targets, *map(default_target, builder.contrasts)])
+    sessions = _sessions(layout, participant_label, session_label)
+    images = images_by_session(layout)
     plans, failures = [], []
-    for subject, session in _sessions(layout, participant_label, session_label):
-        outcome = builder.build(subject, session)
+    for subject, session in sessions:
+        outcome = builder.build(subject, session, images.get((subject, session), []))
         (plans if isinstance(outcome, SessionPlan) else failures).append(outcome)
     return plans, failures
 
@@ -187,12 +189,12 @@ class _Builder:
     missing_metadata: str
     modal: dict[str, Acquisition] | None = None
 
-    def build(self, subject: str, session: str | None) -> SessionPlan | SessionFailure:
+    def build(self, subject: str, session: str | None, images) -> SessionPlan | SessionFailure:
         refused: list[Refusal] = []
         findings: list[Finding] = []
         try:
             scans, refused, findings = select_scans(
-                self.layout, subject, session, self.filters, reader=self.reader
+                self.layout, subject, session, self.filters, reader=self.reader, images=images
             )
             if not scans:
                 raise self._nothing_usable(subject, session, refused)
