@@ -89,6 +89,8 @@ class SessionRecord:
         ``caption`` and ``reason`` (why it was not drawn).
     crashes : tuple of str
         Crash reports, relative to the output directory.
+    methods : str
+        How the workflow describes its steps, for the methods section of the report.
     plan : dict or None
         The plan as :meth:`tumsyn_bids.plan.SessionPlan.to_json` words it; ``None`` where no plan
         could be made.
@@ -110,6 +112,7 @@ class SessionRecord:
     scores: tuple[dict, ...] = ()
     figures: tuple[dict, ...] = ()
     crashes: tuple[str, ...] = ()
+    methods: str = ''
     plan: dict | None = None
 
     @property
