@@ -126,6 +126,7 @@ def plot_registration(
     outlines, samples, aligned = (view.sample(item) for item in (outlined, fixed, after))
     reference = _gray(samples, _brain_range(samples, outlines))
     limits = _brain_range(aligned, outlines)
+    paths = {plane: contour_path(tiles) for plane, tiles in outlines.items()}
     states = {'before': _gray(view.sample(before), limits), 'after': _gray(aligned, limits)}
     rows = [
         _row(
@@ -133,7 +134,7 @@ def plot_registration(
             plane,
             [reference[plane], pixels[plane]],
             sublabel=f'on {fixed_label}',
-            contour=contour_path(outlines[plane]),
+            contour=paths[plane],
             colour=_REFERENCE_COLOUR,
         )
         for plane in PLANES
