@@ -17,7 +17,6 @@ FULL = Settings(
     session_label=('1',),
     bids_filter_file=Path('/data/filter.json'),
     bids_database_dir=Path('/data/db'),
-    validate_bids=False,
     contrasts=('T2w', 'FLAIR'),
     targets_file=Path('/data/targets.yml'),
     like=(Path('/data/a.json'), Path('/data/b.json')),

@@ -24,10 +24,9 @@ class Settings:
         JSON ``{contrast: {entity: value}}``.
     bids_database_dir : Path or None
         Where the index of the dataset is kept between runs.
-    validate_bids : bool
-        Whether files that BIDS does not know are left out of the index.
     contrasts : tuple of str
-        ``('missing',)``, ``('all',)`` or keys of :data:`tumsyn_bids.acquisition.CONTRASTS`.
+        ``('missing',)``, ``('all',)`` or keys of :data:`tumsyn_bids.acquisition.CONTRASTS`; empty
+        where only ``targets_file`` and ``like`` say what to make.
     targets_file : Path or None
     like : tuple of Path
         Sidecars whose protocol is to be imitated.
@@ -63,7 +62,6 @@ class Settings:
     session_label: tuple[str, ...] = ()
     bids_filter_file: Path | None = None
     bids_database_dir: Path | None = None
-    validate_bids: bool = True
     contrasts: tuple[str, ...] = ('missing',)
     targets_file: Path | None = None
     like: tuple[Path, ...] = ()

@@ -33,24 +33,19 @@ def check_settings(settings: Settings) -> None:
     ):
         if path is not None and not path.is_file():
             raise UsageError('is not a file', path=path, remedy='Check the path')
+    if settings.use_plugin is not None:
+        from .plugin import load_plugin
+
+        load_plugin(settings.use_plugin)
     check_device(settings.device)
 
 
 def check_device(device: str) -> None:
     """Raise :class:`UsageError` where a CUDA device is asked for that is not there."""
-    if not device.startswith('cuda'):
-        return
-    import torch
+    if device.startswith('cuda'):
+        from ..synthesis.synthesizer import find_device
 
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = int(device.partition(':')[2] or 0)
-    if index >= count:
-        found = f'{count} found' if count else 'no CUDA device found'
-        raise UsageError(
-            f'device {device} is not there ({found})',
-            field='--device',
-            remedy='Give the container access to the GPU, or use --device cpu or auto',
-        )
+        find_device(device)
 
 
 def check_writable(path: Path, what: str) -> None:

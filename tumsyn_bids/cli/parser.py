@@ -90,7 +90,7 @@ def parse(argv=None) -> Request:
     parser = build_parser()
     args = vars(parser.parse_args(argv))
     request = {name: args.pop(name) for name in ('analysis_level', 'dry_run')}
-    args.pop('notrack')
+    args.pop('without_effect')
     args['nprocs'] = args['nprocs'] or resources.available_cpus()
     args['mem_gb'] = args['mem_gb'] or _MEMORY_SHARE * resources.available_memory_gb()
     args['omp_nthreads'] = args['omp_nthreads'] or 0
@@ -99,6 +99,8 @@ def parse(argv=None) -> Request:
             f'argument --omp-nthreads: {args["omp_nthreads"]} threads do not fit into '
             f'{args["nprocs"]} processors (--nprocs)'
         )
+    if args['contrasts'] is None:
+        args['contrasts'] = () if args['targets_file'] or args['like'] else ('missing',)
     for name in ('participant_label', 'session_label', 'contrasts', 'like'):
         args[name] = tuple(dict.fromkeys(args[name]))
     if len(args['contrasts']) > 1 and {'missing', 'all'} & set(args['contrasts']):
@@ -140,13 +142,6 @@ def _add_selection(group) -> None:
         metavar='DIR',
         help='keep the index of the dataset here and reuse it (it is not refreshed)',
     )
-    option(
-        group,
-        '--skip-bids-validation',
-        dest='validate_bids',
-        action='store_false',
-        help='index files too whose names BIDS does not know',
-    )
 
 
 def _add_synthesis(group) -> None:
@@ -154,11 +149,11 @@ def _add_synthesis(group) -> None:
         group,
         '--contrasts',
         nargs='+',
-        default=('missing',),
         type=_contrast,
         metavar='CONTRAST',
-        help='"missing" (default): which of T1w, T2w and FLAIR a session lacks; "all": each of '
-        f'these, acquired or not; or names among {", ".join(CONTRASTS)}',
+        help='"missing": which of T1w, T2w and FLAIR a session lacks; "all": every contrast, '
+        f'acquired or not; or some of {", ".join(CONTRASTS)} (default: missing, or none beside '
+        '--targets and --like)',
     )
     option(
         group,
@@ -298,12 +293,16 @@ def _add_running(group) -> None:
     option(
         group, '--stop-on-first-crash', action='store_true', help='start nothing after a failure'
     )
-    option(group, '--write-graph', action='store_true', help='save the graph of each workflow')
+    option(
+        group, '--write-graph', action='store_true', help='save the graph of each workflow (.dot)'
+    )
     option(
         group,
         '--notrack',
+        '--skip-bids-validation',
+        dest='without_effect',
         action='store_true',
-        help='accepted and without effect: nothing is ever tracked',
+        help='accepted, without effect: nothing is tracked, and no external validator is run',
     )
     option(group, '-v', '--verbose', action='count', default=0, help='more on the terminal')
 

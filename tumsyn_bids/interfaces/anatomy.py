@@ -125,6 +125,7 @@ class RegisterRigidOutputSpec(TraitedSpec):
     transform_file = File(exists=True, desc='ITK text transform, reference to scan')
     cost_before = traits.Float(desc='cost with the headers alone')
     cost_after = traits.Float(desc='cost with the transform')
+    warnings = traits.List(traits.Str(), desc='why it should not be trusted blindly')
 
 
 class RegisterRigid(Step):
@@ -149,6 +150,7 @@ class RegisterRigid(Step):
             'transform_file': str(path),
             'cost_before': float(found.cost_before),
             'cost_after': float(found.cost_after),
+            'warnings': list(found.warnings),
         }
 
 

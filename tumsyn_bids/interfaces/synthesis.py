@@ -9,6 +9,8 @@ import nibabel as nb
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, traits
 
+from ..acquisition import Acquisition
+from ..bids.naming import DEFAULT_VOXEL_SIZE
 from .anatomy import world_of
 from .base import Step, StepInputSpec, save
 
@@ -20,10 +22,8 @@ class SynthesizeInputSpec(StepInputSpec):
     mask_file = File(exists=True, mandatory=True, desc='brain mask of the reference')
     transform_file = File(exists=True, desc='from the reference to the source')
     prompts = traits.List(traits.Str(), mandatory=True, desc='one prompt for each target')
-    voxel_sizes = traits.List(
-        traits.Tuple(traits.Float(), traits.Float(), traits.Float()),
-        mandatory=True,
-        desc='mm along the left-right, posterior-anterior and inferior-superior axis, each target',
+    acquisitions = traits.List(
+        traits.Dict(), mandatory=True, desc='the targets, as dictionaries of Acquisition'
     )
     model = traits.Str(mandatory=True, desc='name or path of the model')
     model_sha256 = traits.Str(desc='so that another model is another step')
@@ -34,6 +34,11 @@ class SynthesizeOutputSpec(TraitedSpec):
     """Outputs of :class:`Synthesize`."""
 
     out_files = traits.List(File(exists=True), desc='one synthetic image for each target')
+    model = traits.Dict(desc='name, version and sha256 of the model')
+    warnings = traits.List(
+        traits.List(traits.Str()),
+        desc='what is outside of what the model has learned, each target',
+    )
 
 
 class Synthesize(Step):
@@ -47,17 +52,26 @@ class Synthesize(Step):
 
         synthesizer = _synthesizer(self.inputs.model, self.inputs.device)
         mask = nb.load(self.inputs.mask_file)
+        # Voxel sizes are asked for along the axes of the head, however the file is stored.
         field_of_view = Grid.of(mask).canonical()
         encoded = synthesizer.encode(
             nb.load(self.inputs.in_file), mask=mask, world=world_of(self.inputs.transform_file)
         )
         out_files = []
-        pairs = zip(self.inputs.prompts, self.inputs.voxel_sizes, strict=True)
-        for number, (prompt, zooms) in enumerate(pairs):
-            grid = field_of_view.with_zooms(zooms)
+        targets = [Acquisition.from_dict(values) for values in self.inputs.acquisitions]
+        for number, (prompt, target) in enumerate(zip(self.inputs.prompts, targets, strict=True)):
+            grid = field_of_view.with_zooms(target.voxel_size or DEFAULT_VOXEL_SIZE)
             data = synthesizer.decode(encoded, prompt, grid)
             out_files.append(save(data, grid.affine, folder / f'synthetic-{number}.nii'))
-        return {'out_files': out_files}
+        return {
+            'out_files': out_files,
+            'model': {
+                'name': synthesizer.name,
+                'version': synthesizer.version,
+                'sha256': synthesizer.sha256,
+            },
+            'warnings': [list(synthesizer.in_range(target)) for target in targets],
+        }
 
 
 class ScoreInputSpec(StepInputSpec):
@@ -66,6 +80,8 @@ class ScoreInputSpec(StepInputSpec):
     synthetic_file = File(exists=True, mandatory=True, desc='synthetic image')
     acquired_file = File(exists=True, mandatory=True, desc='acquired scan of its contrast')
     transform_file = File(exists=True, desc='from the reference to the acquired scan')
+    source_file = File(exists=True, mandatory=True, desc='scan that the synthetic was made from')
+    source_transform = File(exists=True, desc='from the reference to that scan')
     mask_file = File(exists=True, mandatory=True, desc='brain mask of the reference')
 
 
@@ -87,17 +103,21 @@ class Score(Step):
 
         synthetic = nb.load(self.inputs.synthetic_file)
         grid = Grid.of(synthetic)
-        acquired = resample(
-            nb.load(self.inputs.acquired_file), grid, world=world_of(self.inputs.transform_file)
+        acquired, source = (
+            resample(nb.load(path), grid, world=world_of(transform))
+            for path, transform in (
+                (self.inputs.acquired_file, self.inputs.transform_file),
+                (self.inputs.source_file, self.inputs.source_transform),
+            )
         )
         mask = resample(nb.load(self.inputs.mask_file), grid, order=0) > 0
-        scores = score_pair(np.asarray(synthetic.dataobj), acquired, mask)
+        scores = score_pair(np.asarray(synthetic.dataobj), acquired, mask, source=source)
         return {'scores': {name: float(value) for name, value in scores.items()}}
 
 
 @lru_cache(maxsize=1)
 def _synthesizer(model: str, device: str):
     """Keep the model of this process; loading it takes longer than a small synthesis."""
-    from ..synthesis import Synthesizer
+    from ..synthesis.synthesizer import Synthesizer
 
     return Synthesizer.load(model, device=device)

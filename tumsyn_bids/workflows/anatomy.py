@@ -149,6 +149,8 @@ def init_coreg_wf(
         The scan on the reference's grid, interpolated once.
     cost_before, cost_after
         Cost of the alignment by the headers alone and by the transform.
+    warnings
+        Doubts about the alignment.
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = """\
@@ -159,7 +161,9 @@ information (ANTs; Avants et al., 2011).
         IdentityInterface(fields=['scan', 'corrected', 'reference', 'mask']), name='inputnode'
     )
     outputnode = pe.Node(
-        IdentityInterface(fields=['transform', 'resampled', 'cost_before', 'cost_after']),
+        IdentityInterface(
+            fields=['transform', 'resampled', 'cost_before', 'cost_after', 'warnings']
+        ),
         name='outputnode',
     )
     register = pe.Node(RegisterRigid(seed=seed), name='register', n_procs=n_threads, mem_gb=mem_gb)
@@ -181,6 +185,7 @@ information (ANTs; Avants et al., 2011).
             ('transform_file', 'transform'),
             ('cost_before', 'cost_before'),
             ('cost_after', 'cost_after'),
+            ('warnings', 'warnings'),
         ]),
         (resample, outputnode, [('out_file', 'resampled')]),
     ])  # fmt: skip

@@ -1,0 +1,31 @@
+"""What libraries read from the environment when they are imported."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def prepare_environment(work_dir: Path) -> None:
+    """Keep libraries from writing to the home directory and from calling home.
+
+    To be called before Nipype, matplotlib or TemplateFlow are imported; processes that are
+    started later inherit it.
+
+    Parameters
+    ----------
+    work_dir : Path
+        Made if it is not there. What the user has set already is left alone.
+    """
+    caches = work_dir / 'caches'
+    folders = {
+        'MPLCONFIGDIR': caches / 'matplotlib',
+        'NIPYPE_CONFIG_DIR': caches / 'nipype',
+        'TEMPLATEFLOW_HOME': caches / 'templateflow',
+    }
+    for name, folder in folders.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault(name, str(folder))
+    os.environ['TEMPLATEFLOW_AUTOUPDATE'] = 'off'
+    os.environ['NIPYPE_NO_ET'] = os.environ['NO_ET'] = '1'
+    os.environ.setdefault('MPLBACKEND', 'Agg')

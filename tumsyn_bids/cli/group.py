@@ -1,0 +1,22 @@
+"""The group level: merge what participants produced."""
+
+from __future__ import annotations
+
+from ..errors import EXIT_OK, UsageError
+from .parser import PROG, Request
+from .progress import say
+
+
+def run_group(request: Request) -> int:
+    """Write the ``group_*.tsv`` tables of an output directory and return the exit code."""
+    from ..bids.group import merge_group
+
+    output_dir = request.settings.output_dir
+    if not output_dir.is_dir():
+        raise UsageError(
+            'is not a folder', path=output_dir, remedy='Run the participant level first'
+        )
+    written = merge_group(output_dir)
+    names = ', '.join(path.name for path in written)
+    say(f'{PROG}: finished: {len(written)} group tables in {output_dir}: {names}')
+    return EXIT_OK

@@ -1,0 +1,199 @@
+"""Run the workflow of a session and put down what became of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from .. import __version__
+from ..bids.naming import sidecar_path
+from ..bids.status import SessionRecord, describe_outputs
+from ..plan import SessionPlan
+from ..settings import Settings
+from .crashes import collect_crashes
+
+
+@dataclass(frozen=True)
+class SessionJob:
+    """All that is needed to process a session, or to say later what was processed.
+
+    Attributes
+    ----------
+    plan : SessionPlan
+    settings : Settings
+    model_sha256 : str
+    fingerprint : str
+        See :func:`tumsyn_bids.bids.status.fingerprint`.
+    """
+
+    plan: SessionPlan
+    settings: Settings
+    model_sha256: str
+    fingerprint: str = ''
+
+    def with_threads(self, threads: int) -> SessionJob:
+        """Return the same job for a process with so many threads."""
+        return replace(self, settings=self.settings.replace(omp_nthreads=threads))
+
+    @property
+    def crash_dir(self) -> Path:
+        """Where Nipype leaves its crash reports."""
+        return self.settings.work_dir / 'crashes' / self.plan.label
+
+    @property
+    def log_file(self) -> Path:
+        """The log of the subject."""
+        return self.settings.log_dir / f'sub-{self.plan.subject}.log'
+
+
+@dataclass
+class StepClock:
+    """Nipype's status callback: tells which step begins and adds up how long each took."""
+
+    tell: Callable[[str], None]
+    seconds: dict[str, float] = field(default_factory=dict)
+    _begun: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, node, status: str) -> None:
+        name = step_name(node.fullname)
+        if status == 'start':
+            self._begun[name] = time.monotonic()
+            self.tell(name)
+        elif name in self._begun:  # steps that were never begun are said to end as well
+            self.seconds[name] = round(time.monotonic() - self._begun.pop(name), 2)
+
+
+def step_name(fullname: str) -> str:
+    """Word the full name of a node.
+
+    Examples
+    --------
+    >>> step_name('sub_01_wf.preproc_T1w_wf.correct_bias')
+    'preproc T1w: correct bias'
+    >>> step_name('tumsyn_wf.sub_01_wf.write_mask')
+    'write mask'
+    """
+    *above, step = fullname.split('.')
+    words = step.replace('_', ' ')
+    parent = above[-1].removesuffix('_wf').replace('_', ' ') if above else ''
+    inner = parent.split(' ')[0] in ('preproc', 'brain', 'coreg', 'synthesis', 'score')
+    return f'{parent}: {words}' if inner else words
+
+
+def run_session(job: SessionJob, tell: Callable[[str], None]) -> SessionRecord:
+    """Process a session in this process, which speaks into the log of the subject from now on."""
+    speak_into(job.log_file, job.plan.label)
+    from ..workflows.session import init_session_wf
+
+    workflow = init_session_wf(plan=job.plan, settings=job.settings, model_sha256=job.model_sha256)
+    clock, begun = StepClock(tell), datetime.now(timezone.utc)
+    error = execute(workflow, [job], 'Linear', {'status_callback': clock})
+    return settle(job, begun, clock.seconds, error)
+
+
+def execute(workflow, jobs: list[SessionJob], plugin: str, plugin_args: dict) -> str:
+    """Run a workflow that does some sessions; return what went wrong, if anything did."""
+    from ..workflows.config import configure
+    from ..workflows.session import session_name, summary_file
+
+    settings = jobs[0].settings
+    workflow.base_dir = str(_scratch(settings))
+    configure(workflow, crash_dir=jobs[0].crash_dir)
+    for job in jobs:
+        shutil.rmtree(job.crash_dir, ignore_errors=True)
+        summary_file(job.plan, settings).unlink(missing_ok=True)
+        summary_file(job.plan, settings).parent.mkdir(parents=True, exist_ok=True)
+        inner = workflow.get_node(session_name(job.plan))
+        if inner is not None:
+            configure(inner, crash_dir=job.crash_dir)
+    if settings.write_graph:
+        workflow.write_hierarchical_dotfile(
+            dotfilename=str(settings.log_dir / f'{workflow.name}.dot'), colored=True
+        )
+    try:
+        workflow.run(plugin=plugin, plugin_args=plugin_args)
+    except Exception as error:  # noqa: BLE001 - Nipype raises what its nodes raised, of any kind
+        return f'{type(error).__name__}: {error}'
+    return ''
+
+
+def settle(
+    job: SessionJob, begun: datetime, steps: dict[str, float], error: str = ''
+) -> SessionRecord:
+    """Make the record of a session whose workflow has run, and tidy up after it."""
+    from ..workflows.session import session_name, summary_file
+
+    settings, plan = job.settings, job.plan
+    crashes = collect_crashes(job.crash_dir, settings.log_dir, plan.label)
+    path = summary_file(plan, settings)
+    if crashes or not path.is_file():
+        reason = crashes[0].reason if crashes else error or 'the workflow left no summary'
+        record = unfinished(job, begun, reason, *(crash.path for crash in crashes))
+        return replace(record, steps=steps)
+    record = _completed(job, begun, json.loads(path.read_text()))
+    if settings.clean_workdir == 'on-success':
+        path.unlink()
+        for folder in _scratch(settings).glob(f'**/{session_name(plan)}'):
+            shutil.rmtree(folder)
+    return replace(record, steps=steps)
+
+
+def unfinished(job: SessionJob, begun: datetime | None, reason: str, *crashes: Path):
+    """Return the record of a session that failed."""
+    shown = tuple(str(path.relative_to(job.settings.output_dir)) for path in crashes)
+    return _record(job, begun, state='failed', message='failed', error=reason, crashes=shown)
+
+
+def _completed(job: SessionJob, begun: datetime, summary: dict) -> SessionRecord:
+    files = [Path(name) for name in summary['outputs']]
+    files += [sidecar_path(file) for file in files if sidecar_path(file).is_file()]
+    count = len(job.plan.tasks)
+    return _record(
+        job,
+        begun,
+        state='complete',
+        message=f'{count} synthetic image{"" if count == 1 else "s"}',
+        outputs=describe_outputs(job.settings.output_dir, files),
+        warnings=tuple(summary['warnings']),
+        model=summary['model'],
+        scores=tuple(summary['scores']),
+        figures=tuple(summary['figures']),
+    )
+
+
+def _record(job: SessionJob, begun: datetime | None, **what) -> SessionRecord:
+    now = datetime.now(timezone.utc)
+    begun = begun or now
+    return SessionRecord(
+        participant=job.plan.subject,
+        session=job.plan.session,
+        started=begun.isoformat(timespec='seconds'),
+        seconds=round((now - begun).total_seconds(), 1),
+        version=__version__,
+        fingerprint=job.fingerprint,
+        plan=json.loads(job.plan.to_json()),
+        **what,
+    )
+
+
+def _scratch(settings: Settings) -> Path:
+    """Another version's steps may mean something else by the same inputs."""
+    return settings.work_dir / f'tumsyn-{__version__}'
+
+
+def speak_into(log_file: Path, label: str) -> None:
+    """Send all that this process and the libraries in it say to a log, C++ code included."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(log_file, 'a') as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    print(f'\n===== {label} =====', flush=True)  # noqa: T201 - the log is stdout now

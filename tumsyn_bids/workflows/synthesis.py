@@ -1,0 +1,151 @@
+"""Builders for what is made from a source, and for its comparison with acquired scans."""
+
+from __future__ import annotations
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+from niworkflows.engine.workflows import LiterateWorkflow as Workflow
+
+from ..interfaces.synthesis import Score, Synthesize
+from ..plan import SynthesisTask
+from .outputs import pick
+
+
+def init_synthesis_wf(
+    *,
+    tasks: tuple[SynthesisTask, ...],
+    model: str = 'embedded',
+    model_sha256: str = '',
+    device: str = 'auto',
+    n_threads: int = 1,
+    mem_gb: float = 4.0,
+    name: str = 'synthesis_wf',
+):
+    """Make all the images that come from one source.
+
+    The model is loaded once and the source encoded once; each target is then decoded on the field
+    of view of the reference with its own voxel size.
+
+    Parameters
+    ----------
+    tasks : tuple of SynthesisTask
+        All have the same source.
+    model : str
+        Name or path.
+    model_sha256 : str
+        So that results of another model are not taken from the work directory.
+    device : str
+    n_threads : int
+    mem_gb : float
+    name : str
+
+    Inputs
+    ------
+    scan
+        Acquired file of the source, for messages.
+    corrected
+        Bias-corrected source, in its own space.
+    mask
+        Brain mask of the reference.
+    transform
+        From the reference to the source; left open where the source is the reference.
+
+    Outputs
+    -------
+    synthetic
+        List of images, in the order of ``tasks``.
+    model
+        Name, version and SHA-256 of the model, as a dictionary.
+    warnings
+        For each task, what lies outside of what the model has learned.
+    """
+    workflow = Workflow(name=name)
+    workflow.__desc__ = """\
+Missing contrasts were synthesised from an acquired scan of the same session with *TUMSyn*, a
+network conditioned on the text of the requested acquisition (contrast, voxel size, field strength,
+manufacturer, imaging parameters, age and sex). Synthetic images are predictions, not measurements.
+"""
+    inputnode = pe.Node(
+        IdentityInterface(fields=['scan', 'corrected', 'mask', 'transform']), name='inputnode'
+    )
+    outputnode = pe.Node(
+        IdentityInterface(fields=['synthetic', 'model', 'warnings']), name='outputnode'
+    )
+    synthesize = pe.Node(
+        Synthesize(
+            prompts=[task.prompt for task in tasks],
+            acquisitions=[task.target.acquisition.to_dict() for task in tasks],
+            model=model,
+            model_sha256=model_sha256,
+            device=device,
+        ),
+        name='synthesize',
+        n_procs=n_threads,
+        mem_gb=mem_gb,
+    )
+    workflow.connect([
+        (inputnode, synthesize, [
+            ('scan', 'scan'),
+            ('corrected', 'in_file'),
+            ('mask', 'mask_file'),
+            ('transform', 'transform_file'),
+        ]),
+        (synthesize, outputnode, [
+            ('out_files', 'synthetic'),
+            ('model', 'model'),
+            ('warnings', 'warnings'),
+        ]),
+    ])  # fmt: skip
+    return workflow
+
+
+def init_score_wf(*, index: int, mem_gb: float = 1.5, name: str = 'score_wf'):
+    """Compare one of a source's synthetic images with the acquired scan of its contrast.
+
+    Parameters
+    ----------
+    index : int
+        Which of the synthetic images.
+    mem_gb : float
+    name : str
+
+    Inputs
+    ------
+    scan
+        Acquired file that is compared with.
+    synthetic
+        List of synthetic images.
+    acquired, transform
+        Bias-corrected acquired scan, and the transform from the reference to it.
+    source, source_transform
+        Bias-corrected source of the synthetic image, and its transform.
+    mask
+        Brain mask of the reference.
+
+    Outputs
+    -------
+    scores
+        Figures of agreement by name.
+    """
+    workflow = Workflow(name=name)
+    workflow.__desc__ = """\
+Where the requested contrast was acquired as well, the synthetic image was compared with it inside
+the brain by peak signal-to-noise ratio, structural similarity and Pearson correlation.
+"""
+    fields = ['scan', 'acquired', 'transform', 'source', 'source_transform', 'mask']
+    inputnode = pe.Node(IdentityInterface(fields=['synthetic', *fields]), name='inputnode')
+    outputnode = pe.Node(IdentityInterface(fields=['scores']), name='outputnode')
+    score = pe.Node(Score(), name='score', mem_gb=mem_gb)
+    workflow.connect([
+        (inputnode, score, [
+            ('scan', 'scan'),
+            (('synthetic', pick, index), 'synthetic_file'),
+            ('acquired', 'acquired_file'),
+            ('transform', 'transform_file'),
+            ('source', 'source_file'),
+            ('source_transform', 'source_transform'),
+            ('mask', 'mask_file'),
+        ]),
+        (score, outputnode, [('scores', 'scores')]),
+    ])  # fmt: skip
+    return workflow
