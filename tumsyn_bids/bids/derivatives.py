@@ -88,6 +88,7 @@ def synthetic_sidecar(
     bids_dir: str | Path,
     model: ModelRecord,
     mask: Path,
+    skull_stripped: bool = True,
     warnings: Sequence[str] = (),
 ) -> dict:
     """Describe a synthetic image.
@@ -101,6 +102,8 @@ def synthetic_sidecar(
     model : ModelRecord
     mask : Path
         The brain mask that was used, relative to the output directory.
+    skull_stripped : bool
+        False where that mask holds the whole head.
     warnings : sequence of str
         Reasons not to trust the image blindly.
     """
@@ -111,7 +114,7 @@ def synthetic_sidecar(
         'Synthetic': True,
         'Sources': [raw_uri(task.source, bids_dir), own_uri(mask)],
         'SpatialReference': raw_uri(plan.reference, bids_dir),
-        'SkullStripped': True,
+        'SkullStripped': skull_stripped,
         'Resolution': _resolution_text(task.target.acquisition),
         'SynthesisModel': {
             'Name': model.name,
