@@ -291,6 +291,12 @@ def test_implausible_age_as_an_error_names_the_table(dataset):
     assert failures[0].error.field == 'age'
 
 
+def test_sex_that_prompts_cannot_say_is_no_error(dataset):
+    dataset.text('participants.tsv', 'participant_id\tsex\nsub-01\tOther\n')
+    dataset.image('sub-01_T1w.nii.gz', SIDECAR)
+    assert only(dataset, missing_metadata='error').scans[0].acquisition.sex is None
+
+
 def test_range_of_ages_is_no_error(dataset):
     dataset.text('participants.tsv', 'participant_id\tage\nsub-01\t20-25\n')
     dataset.image('sub-01_T1w.nii.gz', SIDECAR)

@@ -76,3 +76,9 @@ def test_rows_are_what_their_sidecars_say(shared_data, contrast, field_strength,
     for name in ('repetition_time', 'echo_time', 'inversion_time', 'flip_angle'):
         assert getattr(acq, name) == sidecar.get(BIDS_KEYS[name]), name
     assert acq.field_strength == sidecar['MagneticFieldStrength']
+
+
+def test_documentation_shows_the_table(repository):
+    text = (repository / 'docs' / 'protocols.md').read_text()
+    for row in protocol_sources():
+        assert f'| {" | ".join(row.values())} |' in text

@@ -7,6 +7,10 @@ import re
 from dataclasses import dataclass
 
 
+#: What is done about a value that cannot be right, as findings word it.
+TREATED_AS_MISSING = 'treated as missing'
+
+
 @dataclass(frozen=True)
 class Range:
     """What a number can reasonably be.

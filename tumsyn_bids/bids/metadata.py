@@ -10,6 +10,7 @@ from ..acquisition import BIDS_KEYS, Acquisition
 from ..errors import ScanError
 from ..plan import Finding
 from ..values import (
+    TREATED_AS_MISSING,
     as_number,
     canonical_manufacturer,
     doubt,
@@ -20,7 +21,6 @@ from .participants import People
 from .sidecars import Sidecars, Stated, dataset_root, name_parts
 
 _NUMERIC = ('field_strength', 'repetition_time', 'echo_time', 'inversion_time', 'flip_angle')
-_MISSING = 'treated as missing'
 
 #: What an image is by its BIDS suffix alone.
 CONTRAST_OF_SUFFIX = {
@@ -203,7 +203,9 @@ class MetadataReader:
             )
         return 'T1w'
 
-    def _finding(self, item: Stated, field: str, problem: str, action: str = _MISSING) -> Finding:
+    def _finding(
+        self, item: Stated, field: str, problem: str, action: str = TREATED_AS_MISSING
+    ) -> Finding:
         return Finding(self._relative(item.path), field, str(item.value)[:80], problem, action)
 
     def _relative(self, path: str | Path) -> str:

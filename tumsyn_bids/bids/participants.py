@@ -9,10 +9,9 @@ from pathlib import Path
 
 from ..errors import ScanError, UsageError
 from ..plan import Finding
-from ..values import as_number, doubt, is_missing
+from ..values import TREATED_AS_MISSING, as_number, doubt, is_missing
 from .sidecars import dataset_root, read_json_object
 
-_MISSING = 'treated as missing'
 _PER_YEAR = {'y': 1.0, 'm': 12.0, 'w': 365.25 / 7, 'd': 365.25}
 _UNIT_WORDS = {
     'y': ('y', 'yr', 'yrs', 'year', 'years'),
@@ -236,7 +235,9 @@ def _cell(table: Table, column: str, findings: list[Finding]) -> str | None:
     values = {value for value in values if not is_missing(value)}
     if len(values) > 1:
         text = ', '.join(sorted(values))
-        findings.append(Finding(table.path, column, text[:80], 'several rows disagree', _MISSING))
+        findings.append(
+            Finding(table.path, column, text[:80], 'several rows disagree', TREATED_AS_MISSING)
+        )
     return values.pop() if len(values) == 1 else None
 
 
@@ -249,12 +250,12 @@ def _age(table: Table, session: str | None, findings: list[Finding]) -> float | 
     unit = _age_unit(column, about)
     number, used, note = _parse_age(_level(about, text) or text, unit)
     if number is None:
-        findings.append(Finding(table.path, column, text, note, _MISSING))
+        findings.append(Finding(table.path, column, text, note, TREATED_AS_MISSING))
         return None
     age = round(number / _PER_YEAR[used], 2)
     problem = doubt('age', age)
     if problem:
-        findings.append(Finding(table.path, column, text, problem, _MISSING))
+        findings.append(Finding(table.path, column, text, problem, TREATED_AS_MISSING))
         return None
     if note:
         action = f'{age:g} years are used'
@@ -327,7 +328,7 @@ def _sex(table: Table, findings: list[Finding]) -> str | None:
         coded = plain.isdigit()
         problem = 'is a code that no JSON explains' if coded else 'is neither male nor female'
         severity = 'warning' if coded else 'info'
-        findings.append(Finding(table.path, column, text, problem, _MISSING, severity))
+        findings.append(Finding(table.path, column, text, problem, TREATED_AS_MISSING, severity))
     return sex
 
 

@@ -26,6 +26,7 @@ from ..errors import ScanError, SessionError, TumsynError, UsageError
 from ..plan import Finding, Refusal, Scan, SessionPlan, SynthesisTask, Target
 from ..prompt import render_prompt
 from ..targets import check_unique, default_target, resolve_target, target_like
+from ..values import TREATED_AS_MISSING
 from .layout import check_dataset, list_participants, list_sessions, match_participants
 from .metadata import MetadataReader
 from .modal import dataset_protocols
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 #: What ``--contrasts missing`` is about.
 USUAL_CONTRASTS = ('T1w', 'T2w', 'FLAIR')
+_LEFT_UNKNOWN = 'left unknown'
 _WANTED_METADATA = ('field_strength', 'manufacturer', 'repetition_time', 'echo_time')
 
 
@@ -234,7 +236,7 @@ class _Builder:
             findings = findings + [item for scan in scans for item in self._absent(scan)]
         if self.missing_metadata != 'error':
             return findings
-        faults = [item for item in findings if item.action.startswith(('treated as', 'left un'))]
+        faults = [item for item in findings if _is_fault(item)]
         if faults:
             first = faults[0]
             more = f' (and {len(faults) - 1} more)' if len(faults) > 1 else ''
@@ -252,7 +254,7 @@ class _Builder:
             return []
         path = Path(scan.path).relative_to(self.layout.root).as_posix()
         return [
-            Finding(path, ', '.join(keys), 'n/a', 'not known from its sidecars', 'left unknown')
+            Finding(path, ', '.join(keys), 'n/a', 'not known from its sidecars', _LEFT_UNKNOWN)
         ]
 
     def _tasks(self, scans: list[Scan], reference: Scan) -> Iterator[SynthesisTask]:
@@ -292,6 +294,11 @@ class _Builder:
         if self.modal is None:
             self.modal = dataset_protocols(self.layout.root, self.reader)
         return self.modal.get(contrast)
+
+
+def _is_fault(finding: Finding) -> bool:
+    bad = finding.action in (TREATED_AS_MISSING, _LEFT_UNKNOWN)
+    return bad and finding.severity != 'info'
 
 
 def choose_reference(scans: Sequence[Scan]) -> tuple[Scan, str]:
