@@ -6,7 +6,6 @@ import math
 import re
 from dataclasses import dataclass
 
-
 #: What is done about a value that cannot be right, as findings word it.
 TREATED_AS_MISSING = 'treated as missing'
 
