@@ -28,15 +28,13 @@ import nibabel as nb
 import numpy as np
 
 from tumsyn_bids.acquisition import CONTRASTS, Acquisition
-from tumsyn_bids.bids.layout import index_dataset
-from tumsyn_bids.bids.metadata import read_person
+from tumsyn_bids.bids.participants import read_person
 from tumsyn_bids.evaluation.baselines import fit_lut, match_histogram
 from tumsyn_bids.evaluation.metrics import prepare, score_prepared
 from tumsyn_bids.grids import Grid
-from tumsyn_bids.plan import Target
 from tumsyn_bids.prompt import render_prompt
-from tumsyn_bids.synthesis import Synthesizer
-from tumsyn_bids.targets import resolve_target
+from tumsyn_bids.synthesis.synthesizer import Synthesizer
+from tumsyn_bids.targets import default_target, resolve_target
 
 #: Shown first: the pairs that published results and our floor speak of.
 MAIN_PAIRS = (('T1w', 'T2w'), ('T2w', 'T1w'), ('T1w', 'FLAIR'), ('FLAIR', 'T1w'))
@@ -50,9 +48,10 @@ def main(argv: list[str] | None = None) -> int:
     images, mask = read_subject(options.data, options.subject)
     fit_images, fit_mask = read_subject(options.data, options.fit_subject)
     arrays, fit_arrays = _prepared(images, mask), _prepared(fit_images, fit_mask)
-    predicted = synthesize(options, images, mask)
+    pairs = _pairs(arrays.keys() & fit_arrays.keys(), options.pairs)
+    predicted = synthesize(options, images, mask, pairs)
     rows = []
-    for source, target in _pairs(arrays.keys() & fit_arrays.keys()):
+    for source, target in pairs:
         answer = arrays[target]
         fitted = fit_lut(fit_arrays[source], fit_arrays[target], fit_mask)
         methods = {
@@ -83,19 +82,20 @@ def read_subject(data: Path, label: str) -> tuple[dict[str, nb.Nifti1Image], np.
     return images, mask
 
 
-def synthesize(options, images, mask) -> dict[tuple[str, str], np.ndarray]:
-    """Synthesize every contrast from every other; a source is encoded once."""
+def synthesize(options, images, mask, pairs) -> dict[tuple[str, str], np.ndarray]:
+    """Synthesize the target of every pair of contrasts; a source is encoded once."""
     synthesizer = Synthesizer.load(options.model, device=options.device)
     person = _person(options.data, options.subject)
     reference = next(iter(images.values()))
     mask_img = nb.Nifti1Image(mask.astype(np.uint8), reference.affine)
     results = {}
-    for source, img in images.items():
-        encoded = synthesizer.encode(img, mask=mask_img, world=None)
-        for target in images.keys() - {source}:
-            wanted = Target(name='', acquisition=Acquisition(contrast=target))
-            known = person.replace(contrast=source, field_strength=options.field_strength)
-            wanted = resolve_target(wanted, subject=person, modal=None, source=known)
+    for source in {source for source, _ in pairs}:
+        encoded = synthesizer.encode(images[source], mask=mask_img, world=None)
+        known = person.replace(contrast=source, field_strength=options.field_strength)
+        for target in [target for other, target in pairs if other == source]:
+            wanted = resolve_target(
+                default_target(target), subject=person, modal=None, source=known
+            )
             prompt = render_prompt(wanted.acquisition)
             decoded = synthesizer.decode(encoded, prompt, Grid.of(reference))
             results[source, target] = prepare(decoded, mask)
@@ -117,14 +117,14 @@ def _prepared(images, mask) -> dict[str, np.ndarray]:
     return {name: prepare(img.get_fdata(dtype=np.float32), mask) for name, img in images.items()}
 
 
-def _pairs(contrasts) -> list[tuple[str, str]]:
-    pairs = permutations(sorted(contrasts), 2)
-    return sorted(pairs, key=lambda pair: (pair not in MAIN_PAIRS, pair))
+def _pairs(contrasts, which: str) -> list[tuple[str, str]]:
+    found = list(permutations(sorted(contrasts), 2))
+    main_pairs = [pair for pair in MAIN_PAIRS if pair in found]
+    return main_pairs if which == 'main' else main_pairs + sorted({*found} - {*main_pairs})
 
 
 def _person(data: Path, label: str) -> Acquisition:
-    layout = index_dataset(data, participant_label=[label.removeprefix('sub-')])
-    age, sex, _ = read_person(layout, label.removeprefix('sub-'), None)
+    age, sex, _ = read_person(data, label.removeprefix('sub-'), None)
     return Acquisition(age=age, sex=sex)
 
 
@@ -151,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--fit-subject', required=True, help='the person to fit the table on')
     parser.add_argument('--model', default='embedded', help='"embedded" or a path')
     parser.add_argument('--device', default='auto')
+    parser.add_argument(
+        '--pairs', choices=('all', 'main'), default='all', help='main: the four of our floor'
+    )
     parser.add_argument(
         '--field-strength', type=float, help='of the scans, in tesla, where it is known'
     )

@@ -156,7 +156,6 @@ def test_readme_gives_the_commands_that_are_checked(repository):
 def test_links_between_documents_lead_somewhere(repository, document):
     path = repository / document
     links = re.findall(r'\]\((?!https?:)([^)#]+)', path.read_text())
-    assert links
     for link in links:
         assert (path.parent / link).exists(), link
 
