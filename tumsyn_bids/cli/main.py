@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..errors import TumsynError
 from . import parser
@@ -20,7 +24,8 @@ def main(argv=None) -> int:
 def guarded(prog: str, run, argv) -> int:
     """Call ``run(argv)`` and turn what it raises into one line and an exit code."""
     try:
-        return run(argv)
+        with _termination_as_interrupt():
+            return run(argv)
     except TumsynError as error:
         complain(f'{prog}: error: {error}')
         return error.exit_code
@@ -31,6 +36,19 @@ def guarded(prog: str, run, argv) -> int:
         traceback.print_exc()
         complain(f'{prog}: error: internal error: {type(error).__name__}: {error}')
         return EXIT_INTERNAL
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM, which batch systems send first, clean up like Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def _run(argv) -> int:

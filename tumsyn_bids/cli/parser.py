@@ -69,8 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
         'input cannot be used, nothing was started; 70 an error of the program itself; '
         '130 interrupted.',
     )
-    parser.add_argument('bids_dir', type=_absolute, help='root of the raw BIDS dataset')
-    parser.add_argument('output_dir', type=_absolute, help='where the derivatives go')
+    parser.add_argument('bids_dir', type=absolute_path, help='root of the raw BIDS dataset')
+    parser.add_argument('output_dir', type=absolute_path, help='where the derivatives go')
     parser.add_argument(
         'analysis_level',
         choices=('participant', 'group'),
@@ -131,14 +131,14 @@ def _add_selection(group) -> None:
     option(
         group,
         '--bids-filter-file',
-        type=_absolute,
+        type=absolute_path,
         metavar='FILE',
         help='JSON that narrows the choice of scans: {"T1w": {"acquisition": "mprage"}}',
     )
     option(
         group,
         '--bids-database-dir',
-        type=_absolute,
+        type=absolute_path,
         metavar='DIR',
         help='keep the index of the dataset here and reuse it (it is not refreshed)',
     )
@@ -159,7 +159,7 @@ def _add_synthesis(group) -> None:
         group,
         '--targets',
         dest='targets_file',
-        type=_absolute,
+        type=absolute_path,
         metavar='FILE',
         help='YAML or JSON list of targets: name, suffix, voxel size, imaging parameters',
     )
@@ -168,7 +168,7 @@ def _add_synthesis(group) -> None:
         '--like',
         nargs='+',
         default=(),
-        type=_absolute,
+        type=absolute_path,
         metavar='SIDECAR',
         help='imitate the protocol of these BIDS sidecars',
     )
@@ -200,7 +200,7 @@ def _add_processing(group) -> None:
         group,
         '--device',
         default='auto',
-        type=_device,
+        type=device_name,
         metavar='auto|cpu|cuda[:N]',
         help='where the network runs; a CUDA device asked for must be there',
     )
@@ -214,7 +214,7 @@ def _add_processing(group) -> None:
     option(
         group,
         '--random-seed',
-        type=_whole(0),
+        type=whole_number(0),
         default=2025,
         metavar='N',
         help='seed of everything that draws random numbers (default: 2025)',
@@ -228,14 +228,14 @@ def _add_performance(group) -> None:
         '--nthreads',
         '--n-cpus',
         '--ncpus',
-        type=_whole(1),
+        type=whole_number(1),
         metavar='N',
         help='processors to use (default: all that this job was given)',
     )
     option(
         group,
         '--omp-nthreads',
-        type=_whole(1),
+        type=whole_number(1),
         metavar='N',
         help='threads of one session; sessions run side by side as far as --nprocs and --mem '
         'allow (default: chosen by the number of sessions)',
@@ -261,7 +261,7 @@ def _add_performance(group) -> None:
     option(
         group,
         '--use-plugin',
-        type=_absolute,
+        type=absolute_path,
         metavar='FILE',
         help='YAML with "plugin" and "plugin_args" of Nipype; all sessions then form one graph',
     )
@@ -272,7 +272,7 @@ def _add_running(group) -> None:
         group,
         '-w',
         '--work-dir',
-        type=_absolute,
+        type=absolute_path,
         default=Path('work').absolute(),
         metavar='DIR',
         help='scratch folder (default: ./work)',
@@ -320,7 +320,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _absolute(text: str) -> Path:
+def absolute_path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
@@ -343,13 +343,13 @@ def _contrast(text: str) -> str:
     return known[text.lower()]
 
 
-def _device(text: str) -> str:
+def device_name(text: str) -> str:
     if not _DEVICE.fullmatch(text):
         raise argparse.ArgumentTypeError(f'{text!r} is none of auto, cpu, cuda, cuda:N')
     return text
 
 
-def _whole(least: int):
+def whole_number(least: int):
     def whole(text: str) -> int:
         try:
             value = int(text)

@@ -32,31 +32,35 @@ class Tally:
     complete: int = 0
     done_before: int = 0
     failed: list[str] = field(default_factory=list)
-    not_started: int = 0
+    not_finished: int = 0
     reports_failed: list[str] = field(default_factory=list)
 
     @property
+    def ended(self) -> int:
+        """Number of sessions that came to an end, good or bad."""
+        return self.complete + self.done_before + len(self.failed)
+
+    @property
     def exit_code(self) -> int:
-        bad = self.failed or self.not_started or self.reports_failed
+        bad = self.failed or self.not_finished or self.reports_failed
         return EXIT_SUBJECT_FAILED if bad else EXIT_OK
 
     def verdict(self, settings: Settings, seconds: float) -> str:
         """Word the last line of the output."""
-        parts = [f'{self.complete} complete']
-        if self.done_before:
-            parts.append(f'{self.done_before} complete before')
+        total = self.ended + self.not_finished
+        before = f' ({self.done_before} of them before)' if self.done_before else ''
+        parts = [f'{self.complete + self.done_before} of {total} sessions complete{before}']
         if self.failed:
             shown = ', '.join(self.failed[:5]) + (', …' if len(self.failed) > 5 else '')
             parts.append(f'{len(self.failed)} FAILED ({shown})')
-        if self.not_started:
-            parts.append(f'{self.not_started} not started')
+        if self.not_finished:
+            parts.append(f'{self.not_finished} not finished')
         if self.reports_failed:
-            parts.append(f'reports not written for {", ".join(self.reports_failed[:5])}')
-        total = self.complete + self.done_before + len(self.failed) + self.not_started
-        verdict = 'finished' if self.exit_code == EXIT_OK else 'finished WITH FAILURES'
+            parts.append(f'no report of {", ".join(self.reports_failed[:5])}')
+        verdict = 'finished' if self.exit_code == EXIT_OK else 'finished with failures'
         return (
-            f'{PROG}: {verdict}: {total} session{"" if total == 1 else "s"}: '
-            f'{", ".join(parts)}; {duration(seconds)}; {settings.output_dir}/logs/status.tsv'
+            f'{PROG}: {verdict}: {", ".join(parts)}; took {duration(seconds)}; '
+            f'see {settings.output_dir / "logs" / "status.tsv"}'
         )
 
 
@@ -76,8 +80,11 @@ def run_participant(request: Request) -> int:
     run = Run(settings)
     for failure in failures:
         run.refuse(failure)
-    run.process(jobs)
-    say(run.tally.verdict(settings, time.monotonic() - begun))
+    try:
+        run.process(jobs)
+    finally:  # interrupted or not, the last line says how far it came
+        run.tally.not_finished = len(plans) + len(failures) - run.tally.ended
+        say(run.tally.verdict(settings, time.monotonic() - begun))
     return run.tally.exit_code
 
 

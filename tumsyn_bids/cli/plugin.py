@@ -84,7 +84,10 @@ def process_with_plugin(run, jobs: list[SessionJob], progress: Progress, workers
     )
     subjects = dict.fromkeys(job.plan.subject for job in jobs)
     for job in jobs:
-        record = settle(job, begun, clocks[session_name(job.plan)].seconds, error)
+        name = session_name(job.plan)
+        record = settle(
+            job, begun, clocks[name].seconds, error, workflow.get_node(name).visit_desc()
+        )
         progress.finished(record.label, record.state, record.seconds)
         run.finish(record)
     for subject in subjects:

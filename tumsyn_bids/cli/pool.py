@@ -54,16 +54,12 @@ class _Pool:
         record = event.result if event.error is None else self._broken(job, event.error)
         self.progress.finished(record.label, record.state, record.seconds)
         self.run.finish(record)
-        if record.state == 'failed' and self.run.settings.stop_on_first_crash:
-            self._start_nothing_more()
         self._open[job.plan.subject] -= 1
-        if not self._open[job.plan.subject]:
+        stop = record.state == 'failed' and self.run.settings.stop_on_first_crash
+        if stop:
+            self.queue.clear()
+        if stop or not self._open[job.plan.subject]:
             self.queue.append(self._report(job))
-
-    def _start_nothing_more(self) -> None:
-        left = [job for job in self.queue if job.run is run_session]
-        self.run.tally.not_started += len(left)
-        self.queue.clear()
 
     def _report(self, job: SessionJob) -> Job:
         return Job(run_report, (job.settings, job.plan.subject), f'sub-{job.plan.subject}')

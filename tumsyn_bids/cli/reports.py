@@ -16,4 +16,9 @@ def run_report(settings: Settings, subject: str, tell: Callable[[str], None]) ->
 
 
 def write_report(settings: Settings, subject: str) -> None:
-    """Write ``sub-<subject>.html`` from the records of the subject's sessions."""
+    """Write ``sub-<subject>.html`` from the records of all sessions of a subject."""
+    from ..bids.status import read_records
+    from ..reports import html
+
+    records, _unreadable = read_records(settings.output_dir, subject)
+    html.write_report(settings.output_dir, subject, [record.to_dict() for record in records])

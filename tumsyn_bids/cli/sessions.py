@@ -62,6 +62,8 @@ class StepClock:
     _begun: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, node, status: str) -> None:
+        if node.name.startswith('join_'):  # glue, over in a moment
+            return
         name = step_name(node.fullname)
         if status == 'start':
             self._begun[name] = time.monotonic()
@@ -95,7 +97,7 @@ def run_session(job: SessionJob, tell: Callable[[str], None]) -> SessionRecord:
     workflow = init_session_wf(plan=job.plan, settings=job.settings, model_sha256=job.model_sha256)
     clock, begun = StepClock(tell), datetime.now(timezone.utc)
     error = execute(workflow, [job], 'Linear', {'status_callback': clock})
-    return settle(job, begun, clock.seconds, error)
+    return settle(job, begun, clock.seconds, error, workflow.visit_desc())
 
 
 def execute(workflow, jobs: list[SessionJob], plugin: str, plugin_args: dict) -> str:
@@ -125,9 +127,21 @@ def execute(workflow, jobs: list[SessionJob], plugin: str, plugin_args: dict) ->
 
 
 def settle(
-    job: SessionJob, begun: datetime, steps: dict[str, float], error: str = ''
+    job: SessionJob, begun: datetime, steps: dict[str, float], error: str, methods: str
 ) -> SessionRecord:
-    """Make the record of a session whose workflow has run, and tidy up after it."""
+    """Make the record of a session whose workflow has run, and tidy up after it.
+
+    Parameters
+    ----------
+    job : SessionJob
+    begun : datetime
+    steps : dict of str to float
+        Seconds of each step.
+    error : str
+        What the workflow as a whole raised, if anything.
+    methods : str
+        How the workflow describes itself.
+    """
     from ..workflows.session import session_name, summary_file
 
     settings, plan = job.settings, job.plan
@@ -136,13 +150,13 @@ def settle(
     if crashes or not path.is_file():
         reason = crashes[0].reason if crashes else error or 'the workflow left no summary'
         record = unfinished(job, begun, reason, *(crash.path for crash in crashes))
-        return replace(record, steps=steps)
+        return replace(record, steps=steps, methods=methods)
     record = _completed(job, begun, json.loads(path.read_text()))
     if settings.clean_workdir == 'on-success':
         path.unlink()
         for folder in _scratch(settings).glob(f'**/{session_name(plan)}'):
             shutil.rmtree(folder)
-    return replace(record, steps=steps)
+    return replace(record, steps=steps, methods=methods)
 
 
 def unfinished(job: SessionJob, begun: datetime | None, reason: str, *crashes: Path):

@@ -83,6 +83,7 @@ class ExtractBrainOutputSpec(TraitedSpec):
     mask_file = File(exists=True, desc="brain mask on the scan's grid")
     volume_ml = traits.Float(desc='volume of the mask')
     method = traits.Str(desc='how the mask was made')
+    stripped = traits.Bool(desc='whether the mask leaves the skull out')
     warnings = traits.List(traits.Str(), desc='why the mask should not be trusted blindly')
 
 
@@ -93,10 +94,11 @@ class ExtractBrain(Step):
     output_spec = ExtractBrainOutputSpec
 
     def _work(self, folder: Path) -> dict:
-        from ..anatomy.brain import extract_brain
+        from ..anatomy.brain import extract_brain, is_stripped
 
+        img = nb.load(self.inputs.in_file)
         brain = extract_brain(
-            nb.load(self.inputs.in_file),
+            img,
             self.inputs.contrast,
             seed=self.inputs.seed,
             method=self.inputs.method,
@@ -106,6 +108,8 @@ class ExtractBrain(Step):
             'mask_file': save(mask, brain.img.affine, folder / 'mask.nii'),
             'volume_ml': float(brain.volume_ml),
             'method': brain.method,
+            # Without extraction the mask is the image's non-zero part, the whole head maybe.
+            'stripped': brain.method != 'none' or bool(is_stripped(img)),
             'warnings': list(brain.warnings),
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from pathlib import Path
 
 import nibabel as nb
@@ -21,9 +20,9 @@ class StepInputSpec(BaseInterfaceInputSpec):
 class Step(SimpleInterface):
     """One step of a session: a thin class over a function of the computing rooms."""
 
-    @abstractmethod
     def _work(self, folder: Path) -> dict:
         """Do the step, writing new files into ``folder``; return the outputs by name."""
+        raise NotImplementedError
 
     def _run_interface(self, runtime):
         try:

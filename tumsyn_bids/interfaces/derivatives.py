@@ -141,6 +141,7 @@ class WriteSyntheticInputSpec(WriteInputSpec):
         traits.List(traits.Str()), mandatory=True, desc='what the model says about each target'
     )
     mask_warnings = traits.List(traits.Str(), desc='doubts about the brain mask')
+    stripped = traits.Bool(True, usedefault=True, desc='whether the mask leaves the skull out')
 
 
 class WriteSyntheticOutputSpec(TraitedSpec):
@@ -170,6 +171,7 @@ class WriteSynthetic(Write):
                 bids_dir=self.inputs.bids_dir,
                 model=ModelRecord(**self.inputs.model),
                 mask=paths.mask,
+                skull_stripped=self.inputs.stripped,
                 warnings=[*warnings, *(optional(self.inputs.mask_warnings) or ())],
             )
             place = self._place(paths.synthetic[index])

@@ -91,6 +91,8 @@ def init_brain_wf(
         Brain mask on the reference's grid.
     volume_ml, method, warnings
         How the mask was made and whether it is plausible.
+    stripped
+        Whether it leaves the skull out.
     """
     workflow = Workflow(name=name)
     if method != 'none':
@@ -98,7 +100,8 @@ def init_brain_wf(
         workflow.__desc__ = f'The brain of the reference scan was extracted by {tool}.\n'
     inputnode = pe.Node(IdentityInterface(fields=['scan', 'corrected']), name='inputnode')
     outputnode = pe.Node(
-        IdentityInterface(fields=['mask', 'volume_ml', 'method', 'warnings']), name='outputnode'
+        IdentityInterface(fields=['mask', 'volume_ml', 'method', 'stripped', 'warnings']),
+        name='outputnode',
     )
     extract_brain = pe.Node(
         ExtractBrain(contrast=contrast, method=method, seed=seed),
@@ -112,6 +115,7 @@ def init_brain_wf(
             ('mask_file', 'mask'),
             ('volume_ml', 'volume_ml'),
             ('method', 'method'),
+            ('stripped', 'stripped'),
             ('warnings', 'warnings'),
         ]),
     ])  # fmt: skip

@@ -37,7 +37,7 @@ def join(workflow, ends: list[tuple], node, field: str) -> None:
     """
     if not ends:
         return
-    merge = pe.Node(Merge(len(ends)), name=f'{node.name}_{field}', run_without_submitting=True)
+    merge = pe.Node(Merge(len(ends)), name=f'join_{node.name}_{field}', run_without_submitting=True)
     for number, (source, output) in enumerate(ends, start=1):
         workflow.connect(source, output, merge, f'in{number}')
     workflow.connect(merge, 'out', node, field)

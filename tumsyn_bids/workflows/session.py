@@ -171,7 +171,10 @@ class _Session:
             self._connect_scan(source, synthesis, 'corrected', 'transform')
             self.workflow.connect([
                 (self.brain, synthesis, [('outputnode.mask', 'inputnode.mask')]),
-                (self.brain, write, [('outputnode.warnings', 'mask_warnings')]),
+                (self.brain, write, [
+                    ('outputnode.warnings', 'mask_warnings'),
+                    ('outputnode.stripped', 'stripped'),
+                ]),
                 (synthesis, write, [
                     ('outputnode.synthetic', 'in_files'),
                     ('outputnode.model', 'model'),
