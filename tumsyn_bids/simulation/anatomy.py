@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nb
@@ -42,6 +42,8 @@ _GREY_NUCLEI = (10, 11, 12, 13, 17, 18, 26, 28, 49, 50, 51, 52, 53, 54, 58, 60, 
 _CHOROID = {31: 4, 63: 43}
 #: Labels of the atlas that name no structure of a healthy brain; nearest neighbours fill them.
 _DROPPED = (1000, 2000, 30, 62, 77, 80)
+_CEREBRAL_WHITE = (2, 41, 251, 252, 253, 254, 255)
+LESION_LABEL = 77
 _CEREBELLUM = ((7, 8), (46, 47))
 _BRAIN_STEM = 16
 
@@ -70,6 +72,12 @@ class Anatomy:
     tissues: np.ndarray
     weights: np.ndarray
     brain: np.ndarray
+
+    def points(self) -> list[np.ndarray]:
+        """Return the world positions of the voxels in mm as an open grid."""
+        axes = [np.arange(n) * self.affine[0, 0] for n in self.labels.shape]
+        axes = [axis + start for axis, start in zip(axes, self.affine[:3, 3], strict=True)]
+        return list(np.meshgrid(*axes, indexing='ij', sparse=True))
 
     def fraction(self, tissue: str) -> np.ndarray:
         """Return the share of a tissue in each voxel, float64 between 0 and 1."""
@@ -119,6 +127,8 @@ def build_anatomy(spacing_mm: int = 1) -> Anatomy:
     points = _open_points(spacing_mm)
     brain = ndimage.binary_fill_holes(intensity > _BRAIN_LEVEL)
     labels = _label_surroundings(_cavity_distance(brain, spacing_mm), points)
+    near_brain = ndimage.binary_dilation(brain, iterations=round(_FLUID_MM * 2 / spacing_mm))
+    head.paint(labels, head.BASE, points, ~near_brain)
     tissues = np.zeros((3, *labels.shape), dtype=np.uint8)
     weights = np.zeros((3, *labels.shape), dtype=np.uint8)
     tissues[0], weights[0] = _tissue_indices(labels), 255
@@ -131,6 +141,25 @@ def build_anatomy(spacing_mm: int = 1) -> Anatomy:
     affine = np.diag([spacing_mm, spacing_mm, spacing_mm, 1.0])
     affine[:3, 3] = [coordinate.ravel()[0] for coordinate in points]
     return Anatomy(affine, labels, tissues, weights, brain)
+
+
+def with_lesions(anatomy: Anatomy, spots) -> Anatomy:
+    """Return an anatomy with round lesions in its cerebral white matter.
+
+    Parameters
+    ----------
+    anatomy : Anatomy
+    spots : iterable of (x, y, z, radius)
+        In mm of the template space. What is not white matter there stays as it is.
+    """
+    labels, tissues = anatomy.labels.copy(), anatomy.tissues.copy()
+    healthy, lesion = (TISSUE_NAMES.index(f'white_matter{end}') for end in ('', '_lesion'))
+    for x, y, z, radius in spots:
+        spot = head.Ellipsoid((x, y, z), (radius,) * 3)
+        inside = spot.distance(anatomy.points()) < 0
+        labels[inside & np.isin(labels, _CEREBRAL_WHITE)] = LESION_LABEL
+        tissues[2][inside & (tissues[2] == healthy)] = lesion
+    return replace(anatomy, labels=labels, tissues=tissues)
 
 
 def label_names() -> dict[int, str]:
@@ -215,7 +244,7 @@ def _label_surroundings(cavity: np.ndarray, points: list[np.ndarray]) -> np.ndar
     labels[(relative > 0) & (relative < 1)] = head.BONE
     vault = points[2] > -25 + 0.25 * points[1]
     labels[(relative > 0.27) & (relative < 0.73) & vault] = head.MARROW
-    below_skin = depth > head.SKIN_MM
+    below_skin = depth > head.SKIN_MM + 1
     head.paint(labels, head.PARTS, points, below_skin & (cavity > 2))
     head.paint(labels, (*head.SPINE_BONES, *head.vertebrae()), points, below_skin & (cavity > 4))
     head.paint(labels, head.CANAL, points, cavity > 0)
@@ -279,12 +308,11 @@ def _nearest_names(atlas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return for every voxel which grey and which white structure it would belong to."""
     solid = (atlas > 0) & ~np.isin(atlas, _FLUID_LABELS)
     region = _fill_from_nearest(atlas, solid)
-    is_white = np.isin(atlas, (2, 41, 7, 46)) | ((atlas > 250) & (atlas < 256))
     nucleus = np.isin(region, (*_GREY_NUCLEI, _BRAIN_STEM))
     cerebellar = np.isin(region, np.ravel(_CEREBELLUM))
     cortex = _fill_from_nearest(atlas, atlas > 1000)
     grey = np.where(nucleus, region, cortex)
-    white = _fill_from_nearest(atlas, is_white & ~np.isin(atlas, np.ravel(_CEREBELLUM)))
+    white = _fill_from_nearest(atlas, np.isin(atlas, _CEREBRAL_WHITE))
     for white_label, grey_label in _CEREBELLUM:
         here = np.isin(region, (white_label, grey_label))
         grey[here], white[here] = grey_label, white_label

