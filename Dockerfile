@@ -34,9 +34,9 @@ ENV PATH=/opt/tumsyn/bin:$PATH \
     TEMPLATEFLOW_AUTOUPDATE=off \
     XDG_CACHE_HOME=/tmp/tumsyn-cache
 WORKDIR /tmp
-# Fails the build, not the first user, if something is missing.
-RUN HOME=/nonexistent setpriv --reuid=65534 --regid=65534 --clear-groups tumsyn-bids --version
+# Fails the build, not the first user, if the weights are missing or cannot be read.
 USER 65534:65534
+RUN HOME=/nonexistent tumsyn models embedded && HOME=/nonexistent tumsyn-bids --version
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="tumsyn-bids" \

@@ -166,3 +166,10 @@ def test_shell_recipes_can_be_parsed(repository):
     assert len(scripts) > 1
     for script in scripts:
         subprocess.run(['bash', '-n', script], check=True)
+
+
+def test_version_is_the_same_everywhere(repository, setup_cfg):
+    version = setup_cfg['metadata']['version']
+    citation = (repository / 'CITATION.cff').read_text()
+    assert f'\nversion: {version}\n' in citation
+    assert f'\n## {version}' in (repository / 'CHANGES.md').read_text()
