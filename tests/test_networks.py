@@ -99,7 +99,7 @@ def test_decoding_on_the_grid_equals_decoding_at_its_coordinates(tiny):
 
 def test_encoder_keeps_odd_sizes(tiny):
     with torch.inference_mode():
-        features = tiny.synthesis.encoder(torch.randn(1, 1, 13, 9, 11))
+        features = tiny.synthesis.encoder(torch.randn(1, 1, 13, 9, 11), torch.randn(1, 16))
     assert features.shape == (1, 16, 13, 9, 11)
 
 

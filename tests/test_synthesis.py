@@ -28,9 +28,11 @@ class _Copy(torch.nn.Module):
 
     def __init__(self, network):
         super().__init__()
-        self.encoder = torch.nn.Identity()
         self.imnet = _CopyDecoder()
         self.config = network.config
+
+    def encoder(self, source, text):
+        return source
 
     def fusion(self, features, text):
         return features

@@ -30,7 +30,9 @@ from tumsyn_bids.training.data import (
 from tumsyn_bids.training.losses import structural_dissimilarity, synthesis_loss
 from tumsyn_bids.training.synthesis import TrainingSettings, prompt_vocabulary, train_synthesis
 
-SMALL = TrainingSettings(config='tiny', steps=40, patch=24, learning_rate=3e-3, warm_up=5)
+SMALL = TrainingSettings(
+    config='tiny', steps=40, patch=24, large_share=0.0, learning_rate=3e-3, warm_up=5
+)
 
 
 @pytest.fixture(scope='module')
@@ -114,7 +116,7 @@ def test_off_grid_targets_are_moved_by_the_offset(labelmaps):
     rng = np.random.default_rng(2)
     sample = simulated_sample(rng, volumes, patch=24, n_targets=1)
     ramp = np.broadcast_to(np.arange(24, dtype='f4')[:, None, None], (24, 24, 24))
-    sample = type(sample)(sample.source, ramp[None].copy(), np.ones_like(sample.mask), ('x',))
+    sample = type(sample)(sample.source, ramp[None].copy(), np.ones_like(sample.mask), ('x',), '')
     moved, offset = off_grid(rng, sample)
     np.testing.assert_allclose(moved.targets[0, 12], 12 + offset[0], atol=0.02)
 
@@ -210,15 +212,16 @@ def _mean_loss(network, volumes) -> float:
         sample = simulated_sample(rng, volumes, patch=24, n_targets=1)
         source, targets, mask = to_tensors(sample)
         with torch.inference_mode():
-            text = network.prompt(*prompt_tensors(sample.prompts))
-            features = network.synthesis.encoder(source)
+            text = network.prompt(*prompt_tensors([*sample.prompts, sample.source_prompt]))
+            text, source_text = text[:-1], text[-1:]
+            features = network.synthesis.encoder(source, source_text)
             image = network.synthesis.imnet.on_grid(network.synthesis.fusion(features, text), text)
             losses.append(float(synthesis_loss(image[:, None], targets, mask)))
     return float(np.mean(losses))
 
 
 def test_interrupted_run_ends_like_an_undisturbed_one(labelmaps, tmp_path):
-    settings = TrainingSettings(config='tiny', steps=3, patch=24)
+    settings = TrainingSettings(config='tiny', steps=3, patch=24, large_share=0.0)
     whole = train_synthesis(tmp_path / 'whole', labelmaps=labelmaps, settings=settings)
     for _ in range(3):  # each call stops after one step
         parts = train_synthesis(

@@ -45,6 +45,9 @@ class EncoderConfig:
         field at little cost. Empty in the published network.
     context_blocks : int
         Residual blocks per level of the side branch.
+    conditioned : bool
+        Whether the encoder is told what the source is, by a prompt of its own. The published
+        network has to find out from the image.
     """
 
     n_feats: int = 256
@@ -54,6 +57,7 @@ class EncoderConfig:
     res_scale: float = 0.1
     context_widths: tuple[int, ...] = ()
     context_blocks: int = 2
+    conditioned: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,9 +186,10 @@ def _embedded() -> SynthesisConfig:
             n_resblocks=2,
             out_dim=32,
             norm='none',
-            res_scale=0.2,
+            res_scale=1.0,
             context_widths=(48, 64, 80),
             context_blocks=2,
+            conditioned=True,
         ),
         fusion=FusionConfig(heads=4, attention='multihead', mlp=False, pool=4),
         decoder=DecoderConfig(hidden=(64, 64), coordinates='relative', film=True),
@@ -198,7 +203,12 @@ def _tiny() -> SynthesisConfig:
         name='tiny',
         text=TextConfig(width=16, layers=1, heads=2, embed_dim=16),
         encoder=EncoderConfig(
-            n_feats=8, n_resblocks=1, out_dim=16, norm='none', context_widths=(8,)
+            n_feats=8,
+            n_resblocks=1,
+            out_dim=16,
+            norm='none',
+            context_widths=(8,),
+            conditioned=True,
         ),
         fusion=FusionConfig(heads=2, attention='multihead', mlp=False, pool=4),
         decoder=DecoderConfig(hidden=(16,), coordinates='relative', film=True),

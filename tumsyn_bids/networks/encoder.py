@@ -87,30 +87,42 @@ class ResEncoder(nn.Module):
     Parameters
     ----------
     config : EncoderConfig
+    text_dim : int
+        Size of a prompt embedding; used only with ``config.conditioned``.
     """
 
-    def __init__(self, config: EncoderConfig):
+    def __init__(self, config: EncoderConfig, text_dim: int):
         super().__init__()
         width = config.n_feats
         self.head = nn.Sequential(nn.Conv3d(1, width, 3, padding=1))
+        self.condition = nn.Linear(text_dim, 2 * width) if config.conditioned else None
         self.context = ContextBranch(width, config) if config.context_widths else None
         blocks = [
             ResBlock(width, config.norm, config.res_scale) for _ in range(config.n_resblocks)
         ]
         self.body = nn.Sequential(*blocks, nn.Conv3d(width, width, 3, padding=1))
-        self.tail = nn.Sequential(nn.Conv3d(width, config.out_dim, 3, padding=1))
+        # A conditioned encoder hands the source through as its last channel: the decoder then
+        # needs no more than a table to begin with.
+        out_dim = config.out_dim - 1 if config.conditioned else config.out_dim
+        self.tail = nn.Sequential(nn.Conv3d(width, out_dim, 3, padding=1))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None = None) -> torch.Tensor:
         """Encode.
 
         Parameters
         ----------
         x : Tensor, shape (B, 1, D, H, W)
+        text : Tensor, shape (B, text_dim), optional
+            Embedded prompt of the source; needed by a conditioned encoder.
 
         Returns
         -------
         Tensor, shape (B, out_dim, D, H, W)
         """
         head = self.head(x)
+        if self.condition is not None:
+            scale, shift = self.condition(text)[:, :, None, None, None].chunk(2, dim=1)
+            head = F.relu(torch.addcmul(shift, head, 1 + scale))
         features = head if self.context is None else self.context(head)
-        return self.tail(self.body(features) + head)
+        encoded = self.tail(self.body(features) + head)
+        return encoded if self.condition is None else torch.cat([encoded, x.to(encoded.dtype)], 1)

@@ -25,12 +25,12 @@ class SynthesisNet(nn.Module):
     def __init__(self, config: SynthesisConfig):
         super().__init__()
         self.config = config
-        self.encoder = ResEncoder(config.encoder)
         dim, text_dim = config.encoder.out_dim, config.text.embed_dim
+        self.encoder = ResEncoder(config.encoder, text_dim)
         self.fusion = Fusion(dim, text_dim, config.fusion)
         self.imnet = ImplicitDecoder(dim, text_dim, config.decoder)
 
-    def forward(self, source, coord, text) -> torch.Tensor:
+    def forward(self, source, coord, text, source_text=None) -> torch.Tensor:
         """Synthesise at given points.
 
         Parameters
@@ -39,12 +39,15 @@ class SynthesisNet(nn.Module):
         coord : Tensor, shape (B, K, 3)
             See :meth:`ImplicitDecoder.forward`.
         text : Tensor, shape (B, text_dim)
+            Embedded prompt of the target.
+        source_text : Tensor, shape (B, text_dim), optional
+            Embedded prompt of the source, for a conditioned encoder.
 
         Returns
         -------
         Tensor, shape (B, K)
         """
-        return self.imnet(self.fusion(self.encoder(source), text), coord, text)
+        return self.imnet(self.fusion(self.encoder(source, source_text), text), coord, text)
 
 
 class PromptEncoder(nn.Module):

@@ -37,11 +37,14 @@ class TissueVolume:
         Index into :data:`TISSUE_NAMES`.
     distance : ndarray of uint8, shape (X, Y, Z)
         Distance to the parenchyma in mm, at most 12.
+    counts : ndarray of int, shape (13, n_tissues)
+        Voxels of each tissue at each distance.
     """
 
     name: str
     tissue: np.ndarray
     distance: np.ndarray
+    counts: np.ndarray
 
 
 def load_tissue_volume(path: str | Path) -> TissueVolume:
@@ -67,7 +70,10 @@ def load_tissue_volume(path: str | Path) -> TissueVolume:
     )
     distance = ndimage.distance_transform_edt(~parenchyma[box])
     distance = np.minimum(distance, _LARGEST_DEPTH).astype(np.uint8)
-    return TissueVolume(Path(path).name, tissue[box], distance)
+    n_tissues = len(TISSUE_NAMES)
+    pairs = distance.astype(np.int64) * n_tissues + tissue[box]
+    counts = np.bincount(pairs.ravel(), minlength=(_LARGEST_DEPTH + 1) * n_tissues)
+    return TissueVolume(Path(path).name, tissue[box], distance, counts.reshape(-1, n_tissues))
 
 
 @dataclass(frozen=True)
@@ -118,8 +124,9 @@ def draw_subject(
     reach = rng.uniform(1.0, 6.0)
     outside = [TISSUE_NAMES.index(name) for name in _OUTSIDE_BRAIN]
     mask = (distance <= reach) & ~np.isin(tissue, outside)
-    kept = (volume.distance <= reach) & ~np.isin(volume.tissue, outside)
-    fractions = np.bincount(volume.tissue[kept], minlength=len(TISSUE_NAMES)) / kept.sum()
+    fractions = volume.counts[: int(reach) + 1].sum(axis=0).astype(float)
+    fractions[outside] = 0
+    fractions /= fractions.sum()
     if rng.random() < lesions:
         tissue = _add_lesions(rng, tissue)
     factors = {
@@ -221,8 +228,19 @@ def sample_image(image: np.ndarray, grid: torch.Tensor) -> np.ndarray:
 
 
 def _sample(array: np.ndarray, grid: torch.Tensor, mode: str) -> np.ndarray:
-    tensor = torch.from_numpy(np.ascontiguousarray(array)).float()[None, None]
-    return F.grid_sample(tensor, grid, mode=mode, align_corners=False)[0, 0].numpy()
+    # Only the box around the positions is converted to float: a patch is a small part of a head.
+    size = torch.tensor(array.shape, dtype=torch.float32)
+    voxels = ((grid.flip(-1) + 1) * size - 1) / 2
+    flat = voxels.reshape(-1, 3)
+    first = (flat.min(dim=0).values.floor().long() - 1).clamp_min(0)
+    last = torch.minimum(flat.max(dim=0).values.ceil().long() + 2, size.long())
+    last = torch.maximum(last, first + 1)
+    part = array[tuple(slice(int(lo), int(hi)) for lo, hi in zip(first, last, strict=True))]
+    if part.size == 0:
+        return np.zeros(grid.shape[1:4], dtype=np.float32)
+    local = ((voxels - first) * 2 + 1) / (last - first) - 1
+    tensor = torch.from_numpy(np.ascontiguousarray(part)).float()[None, None]
+    return F.grid_sample(tensor, local.flip(-1), mode=mode, align_corners=False)[0, 0].numpy()
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Signal equations: what a tissue looks like under a sequence.
 
-All times are in seconds, flip angles in degrees. Properties may be scalars or arrays; results are
-magnitudes. Equations: Bernstein, King & Zhou, *Handbook of MRI Pulse Sequences* (2004), chapters 14
-and 16; MPRAGE in closed form after Deichmann et al. (NeuroImage 2000) with alternating recovery and
-spoiled read-out; the equivalent echo time of variable-flip-angle trains after Mugler (JMRI 2014).
+All times are in seconds, flip angles in degrees. Properties may be scalars or arrays; results
+are magnitudes. Equations: Bernstein, King & Zhou, *Handbook of MRI Pulse Sequences* (2004),
+chapters 14 and 16; MPRAGE in closed form after Deichmann et al. (NeuroImage 2000) with alternating
+recovery and spoiled read-out; the equivalent echo time of variable-flip-angle trains after Mugler
+(JMRI 2014).
 """
 
 from __future__ import annotations

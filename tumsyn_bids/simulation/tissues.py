@@ -1,10 +1,11 @@
 """Relaxation times and proton densities of the tissues of the head.
 
-The means at 3 T are compiled from published measurements: white and grey matter and CSF from Stanisz
-et al. (Magn Reson Med 2005), Cox & Gowland (Magn Reson Med 2010) and the BrainWeb tables (Kwan et al.
-1999); deep nuclei from T1 and R2* atlases; fat, marrow and muscle from Gold et al. (AJR 2004); water
-contents from quantitative proton-density mapping. T1 of cortex is set at the upper end of the
-published range, which reproduces the grey/white contrast of MPRAGE scans better than its mean.
+The means at 3 T are compiled from published measurements: white and grey matter and CSF from
+Stanisz et al. (Magn Reson Med 2005), Cox & Gowland (Magn Reson Med 2010) and the BrainWeb tables
+(Kwan et al. 1999); deep nuclei from T1 and R2* atlases; fat, marrow and muscle from Gold et al.
+(AJR 2004); water contents from quantitative proton-density mapping. T1 of cortex is set at the
+upper end of the published range, which reproduces the grey/white contrast of MPRAGE scans better
+than its mean.
 """
 
 from __future__ import annotations
@@ -84,8 +85,8 @@ TISSUES: dict[str, Tissue] = {
     )
 }
 
-#: FreeSurfer numbers (and those of the extra-cerebral labels of SynthSeg's training maps) to tissue.
-#: Hemispheres share a tissue; the right-hand numbers are added below.
+#: FreeSurfer numbers, and those of the extra-cerebral labels of SynthSeg's training maps, to
+#: tissue. Hemispheres share a tissue; the right-hand numbers are added below.
 _LEFT_LABELS: dict[int, str] = {
     2: 'white_matter',
     3: 'cortex',

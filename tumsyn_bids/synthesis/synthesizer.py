@@ -14,6 +14,7 @@ from ..acquisition import Acquisition
 from ..errors import ScanError, UsageError
 from ..grids import Grid, resample
 from ..networks.model import LoadedModel, load_model
+from ..prompt import render_prompt
 from .conditioning import prompt_tensors
 from .tiling import blend_weight, inside, tile_boxes
 
@@ -123,6 +124,7 @@ class Synthesizer:
         *,
         mask: nb.spatialimages.SpatialImage,
         world: np.ndarray | None = None,
+        prompt: str | None = None,
     ) -> EncodedScan:
         """Bring a scan onto the encoder's grid and encode it.
 
@@ -134,6 +136,8 @@ class Synthesizer:
             Brain mask in the session's individual space.
         world : ndarray, shape (4, 4), optional
             Maps world coordinates of the individual space to those of ``img`` (RAS+, mm).
+        prompt : str, optional
+            What the source is, for a model whose encoder wants to know; all unknown if not given.
 
         Raises
         ------
@@ -149,8 +153,9 @@ class Synthesizer:
                 remedy='Look at the mask and the co-registration in the report',
             )
         source = scale_source(source, inside_brain)
+        text = self._embed(prompt or render_prompt(Acquisition()))
         tiles = [
-            (box, self._features(source[box]))
+            (box, self._features(source[box], text))
             for box in tile_boxes(source.shape, self.config.tile, self.config.overlap)
         ]
         return EncodedScan(grid, mask, tiles)
@@ -200,11 +205,11 @@ class Synthesizer:
         return whole.cropped(first, last - first)
 
     @torch.inference_mode()
-    def _features(self, source: np.ndarray) -> torch.Tensor:
+    def _features(self, source: np.ndarray, text: torch.Tensor) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(source))[None, None].to(self.device)
         tensor = tensor.contiguous(memory_format=torch.channels_last_3d)
         with self._autocast():
-            return self._network.synthesis.encoder(tensor)
+            return self._network.synthesis.encoder(tensor, text)
 
     @torch.inference_mode()
     def _embed(self, prompt: str) -> torch.Tensor:
@@ -251,7 +256,7 @@ class Synthesizer:
         points = generator.uniform(0, 23, (512, 3))
         outcomes = []
         for self.half in (False, True):
-            features = self._fuse(self._features(source / source.max()), text)
+            features = self._fuse(self._features(source / source.max(), text), text)
             box = (slice(0, 24),) * 3
             with torch.inference_mode():
                 outcomes.append(self._decode_points(features, points, box, text))

@@ -48,12 +48,15 @@ class Sample:
     targets : ndarray of float32, shape (T, X, Y, Z)
     mask : ndarray of bool, shape (X, Y, Z)
     prompts : tuple of str, length T
+        Of the targets.
+    source_prompt : str
     """
 
     source: np.ndarray
     targets: np.ndarray
     mask: np.ndarray
     prompts: tuple[str, ...]
+    source_prompt: str
 
 
 @dataclass(frozen=True)
@@ -176,10 +179,10 @@ def simulated_sample(
         for name in names
     ]
     spread = rng.uniform(0.4, 0.7)
-    if rng.random() < 0.12:
-        source = render_random(rng, subject)
+    if rng.random() < 0.1:
+        source, source_acquisition = render_random(rng, subject), Acquisition()
     else:
-        source = render(subject, acquisitions[0])
+        source, source_acquisition = render(subject, acquisitions[0]), acquisitions[0]
     source = blur(source, spread) * subject.mask
     targets = [
         blur(np.minimum(render(subject, acq), BRIGHTEST), 0.5) * subject.mask
@@ -190,6 +193,7 @@ def simulated_sample(
         targets=np.stack(targets).astype(np.float32),
         mask=subject.mask,
         prompts=tuple(render_prompt(forget_fields(rng, acq)) for acq in acquisitions[1:]),
+        source_prompt=_source_prompt(rng, source_acquisition),
     )
 
 
@@ -218,14 +222,28 @@ def real_sample(
     source = images[0] * mask
     if rng.random() < 0.7:
         source = corrupt_source(rng, source, mask, strength=0.6)
-    prompts = []
-    for name in names[1:]:
-        acquisition = Acquisition(contrast=name, voxel_size=(1.0, 1.0, 1.0))
-        if rng.random() < 0.6:
-            acquisition = _usual(rng, name).replace(voxel_size=(1.0, 1.0, 1.0))
-        acquisition = acquisition.replace(age=subject.person.age, sex=subject.person.sex)
-        prompts.append(render_prompt(forget_fields(rng, acquisition)))
-    return Sample(source, np.stack(images[1:]) * mask, mask, tuple(prompts))
+    shown, *wanted = (_real_acquisition(rng, name, subject.person) for name in names)
+    return Sample(
+        source=source,
+        targets=np.stack(images[1:]) * mask,
+        mask=mask,
+        prompts=tuple(render_prompt(forget_fields(rng, acquisition)) for acquisition in wanted),
+        source_prompt=_source_prompt(rng, shown),
+    )
+
+
+def _real_acquisition(rng, contrast: str, person: Acquisition) -> Acquisition:
+    acquisition = Acquisition(contrast=contrast)
+    if rng.random() < 0.6:
+        acquisition = _usual(rng, contrast)
+    return acquisition.replace(age=person.age, sex=person.sex, voxel_size=(1.0, 1.0, 1.0))
+
+
+def _source_prompt(rng, acquisition: Acquisition) -> str:
+    """Say what the source is, now and then nothing: its metadata may be missing or wrong."""
+    if rng.random() < 0.1:
+        return render_prompt(Acquisition())
+    return render_prompt(forget_fields(rng, acquisition, 0.25).replace(voxel_size=None))
 
 
 def _usual(rng: np.random.Generator, contrast: str) -> Acquisition:

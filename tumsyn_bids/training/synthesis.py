@@ -37,6 +37,7 @@ from .data import (
     simulated_sample,
     to_tensors,
 )
+from .initialisation import initialise
 from .losses import synthesis_loss
 
 LOGGER = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class TrainingSettings:
         Length of the whole schedule.
     patch : int
         Edge of a patch in voxels of 1 mm.
+    large_patch, large_share : int, float
+        Edge of the larger patches, which bring context, and the part of the steps they take.
     n_targets : int
         Targets decoded from each encoded source.
     real_share : float
@@ -67,11 +70,13 @@ class TrainingSettings:
 
     config: str = 'embedded'
     steps: int = 4000
-    patch: int = 56
+    patch: int = 32
+    large_patch: int = 48
+    large_share: float = 0.15
     n_targets: int = 2
-    real_share: float = 0.5
-    off_grid_share: float = 0.25
-    learning_rate: float = 6e-4
+    real_share: float = 0.6
+    off_grid_share: float = 0.15
+    learning_rate: float = 1e-3
     warm_up: int = 200
     ema: float = 0.998
     seed: int = 20409
@@ -192,7 +197,7 @@ class _Run:
         self.out_dir = out_dir
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.model = Model(training_config(settings.config))
+            self.model = initialise(Model(training_config(settings.config)))
         self.model.to(memory_format=torch.channels_last_3d)
         self.averaged = Model(self.model.config)
         self.averaged.load_state_dict(self.model.state_dict())
@@ -263,12 +268,12 @@ class _Run:
         for group in self.optimizer.param_groups:
             group['lr'] = self._learning_rate()
         with torch.autocast('cpu', torch.bfloat16):
-            text = self.model.prompt(*prompt_tensors(sample.prompts))
-            predicted = self._predict(source, text, offset)
+            text = self.model.prompt(*prompt_tensors([*sample.prompts, sample.source_prompt]))
+            predicted = self._predict(source, text[:-1], text[-1:], offset)
         loss = synthesis_loss(predicted.float(), targets, mask)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 0.5)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self._average()
         self.step += 1
@@ -277,11 +282,13 @@ class _Run:
     def _draw(self, rng, volumes, people):
         real = bool(people) and (not volumes or rng.random() < self.settings.real_share)
         draw, anatomies = (real_sample, people) if real else (simulated_sample, volumes)
-        return draw(rng, anatomies, patch=self.settings.patch, n_targets=self.settings.n_targets)
+        large = rng.random() < self.settings.large_share
+        patch = self.settings.large_patch if large else self.settings.patch
+        return draw(rng, anatomies, patch=patch, n_targets=self.settings.n_targets)
 
-    def _predict(self, source, text, offset):
+    def _predict(self, source, text, source_text, offset):
         network = self.model.synthesis
-        features = network.encoder(source)
+        features = network.encoder(source, source_text)
         fused = [network.fusion(features, row[None]) for row in text]
         if offset is None:
             images = [
