@@ -90,8 +90,8 @@ def synthesize(options, images, mask, pairs) -> dict[tuple[str, str], np.ndarray
     mask_img = nb.Nifti1Image(mask.astype(np.uint8), reference.affine)
     results = {}
     for source in {source for source, _ in pairs}:
-        encoded = synthesizer.encode(images[source], mask=mask_img, world=None)
         known = person.replace(contrast=source, field_strength=options.field_strength)
+        encoded = synthesizer.encode(images[source], mask=mask_img, acquisition=known)
         for target in [target for other, target in pairs if other == source]:
             wanted = resolve_target(
                 default_target(target), subject=person, modal=None, source=known

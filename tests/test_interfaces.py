@@ -169,7 +169,8 @@ class Echo:
 
     name, version, sha256 = 'echo', '1', 'ab' * 32
 
-    def encode(self, img, *, mask, world=None):
+    def encode(self, img, *, mask, world=None, acquisition=None):
+        assert acquisition.contrast == 'T1w'
         return img, mask, world
 
     def decode(self, encoded, prompt, grid):
@@ -204,6 +205,7 @@ def test_synthesize_takes_voxel_sizes_along_the_axes_of_the_head(
         synthesis.Synthesize(
             in_file=str(path),
             mask_file=str(path),
+            source={'contrast': 'T1w'},
             prompts=['a', 'b'],
             acquisitions=[target.to_dict() for target in targets],
             model='echo',

@@ -68,6 +68,7 @@ def build(name, builder, plan, settings):
     possible = {
         'contrast': 'T1w',
         'tasks': plan.tasks,
+        'source': plan.scans[0].acquisition,
         'index': 0,
         'plan': plan,
         'plans': [plan],

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nipype.pipeline import engine as pe
 
+from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.plan import SynthesisTask, Target
 from tumsyn_bids.prompt import render_prompt
 from tumsyn_bids.protocols import default_protocol
@@ -35,7 +36,7 @@ def build(scan: str, contrast: str, wanted: str, work_dir: str) -> pe.Workflow:
     preproc_wf.inputs.inputnode.scan = scan
     brain_wf = init_brain_wf(contrast=contrast)
     brain_wf.inputs.inputnode.scan = scan
-    synthesis_wf = init_synthesis_wf(tasks=(task,))
+    synthesis_wf = init_synthesis_wf(tasks=(task,), source=Acquisition(contrast=contrast))
     synthesis_wf.inputs.inputnode.scan = scan
 
     workflow = pe.Workflow(name='embedding', base_dir=work_dir)

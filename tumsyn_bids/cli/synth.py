@@ -102,7 +102,8 @@ def _make(args: argparse.Namespace, source: Acquisition, wish: Wish) -> Path:
     for warning in warnings:
         complain(f'{args.prog}: warning: {warning}')
     grid = Grid.of(scan).canonical().with_zooms(wish.acquisition.voxel_size or (1.0, 1.0, 1.0))
-    data = synthesizer.decode(synthesizer.encode(scan, mask=mask), wish.prompt, grid)
+    encoded = synthesizer.encode(scan, mask=mask, acquisition=source)
+    data = synthesizer.decode(encoded, wish.prompt, grid)
     sidecar = {
         'Description': f'SYNTHETIC {wish.acquisition.contrast} computed from {args.image.name}; '
         'no scanner measured this image',

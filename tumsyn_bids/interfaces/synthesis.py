@@ -21,6 +21,7 @@ class SynthesizeInputSpec(StepInputSpec):
     in_file = File(exists=True, mandatory=True, desc='bias-corrected source, own space')
     mask_file = File(exists=True, mandatory=True, desc='brain mask of the reference')
     transform_file = File(exists=True, desc='from the reference to the source')
+    source = traits.Dict(mandatory=True, desc='the source, as a dictionary of Acquisition')
     prompts = traits.List(traits.Str(), mandatory=True, desc='one prompt for each target')
     acquisitions = traits.List(
         traits.Dict(), mandatory=True, desc='the targets, as dictionaries of Acquisition'
@@ -55,7 +56,10 @@ class Synthesize(Step):
         # Voxel sizes are asked for along the axes of the head, however the file is stored.
         field_of_view = Grid.of(mask).canonical()
         encoded = synthesizer.encode(
-            nb.load(self.inputs.in_file), mask=mask, world=world_of(self.inputs.transform_file)
+            nb.load(self.inputs.in_file),
+            mask=mask,
+            world=world_of(self.inputs.transform_file),
+            acquisition=Acquisition.from_dict(self.inputs.source),
         )
         out_files = []
         targets = [Acquisition.from_dict(values) for values in self.inputs.acquisitions]

@@ -186,7 +186,7 @@ def _embedded() -> SynthesisConfig:
             n_resblocks=2,
             out_dim=32,
             norm='none',
-            res_scale=1.0,
+            res_scale=0.5,
             context_widths=(48, 64, 80),
             context_blocks=2,
             conditioned=True,

@@ -124,7 +124,7 @@ class Synthesizer:
         *,
         mask: nb.spatialimages.SpatialImage,
         world: np.ndarray | None = None,
-        prompt: str | None = None,
+        acquisition: Acquisition | None = None,
     ) -> EncodedScan:
         """Bring a scan onto the encoder's grid and encode it.
 
@@ -136,8 +136,8 @@ class Synthesizer:
             Brain mask in the session's individual space.
         world : ndarray, shape (4, 4), optional
             Maps world coordinates of the individual space to those of ``img`` (RAS+, mm).
-        prompt : str, optional
-            What the source is, for a model whose encoder wants to know; all unknown if not given.
+        acquisition : Acquisition, optional
+            What the source is, for a model whose encoder wants to know; unknown if not given.
 
         Raises
         ------
@@ -153,7 +153,9 @@ class Synthesizer:
                 remedy='Look at the mask and the co-registration in the report',
             )
         source = scale_source(source, inside_brain)
-        text = self._embed(prompt or render_prompt(Acquisition()))
+        # The voxels are already on the encoder's grid, so their size says nothing any more.
+        source_prompt = render_prompt((acquisition or Acquisition()).replace(voxel_size=None))
+        text = self._embed(source_prompt)
         tiles = [
             (box, self._features(source[box], text))
             for box in tile_boxes(source.shape, self.config.tile, self.config.overlap)

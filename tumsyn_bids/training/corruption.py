@@ -7,6 +7,9 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
+#: Brightest value of a training image; enhancing vessels would reach three times that.
+BRIGHTEST = 2.0
+
 
 def blur(image: np.ndarray, sigma_voxels: float) -> np.ndarray:
     """Blur with a Gaussian, the point spread of a voxel."""
@@ -63,5 +66,5 @@ def corrupt_source(
         real = image + sigma * rng.standard_normal(image.shape, dtype=np.float32)
         imaginary = sigma * rng.standard_normal(image.shape, dtype=np.float32)
         image = np.hypot(real, imaginary)
-    image = image * np.exp(rng.normal(0, 0.06 * strength))
+    image = np.minimum(image * np.exp(rng.normal(0, 0.06 * strength)), BRIGHTEST)
     return np.where(mask, image, 0).astype(np.float32)

@@ -22,7 +22,7 @@ from ..simulation.generator import (
     render_random,
     sample_image,
 )
-from .corruption import blur, corrupt_source
+from .corruption import BRIGHTEST, blur, corrupt_source
 
 #: How often each contrast is drawn, relative to the others.
 CONTRAST_WEIGHTS: dict[str, float] = {
@@ -34,8 +34,6 @@ CONTRAST_WEIGHTS: dict[str, float] = {
     'SWI': 1.0,
     'T1CE': 1.3,
 }
-#: Brightest value of a training image; enhancing vessels would reach three times that.
-BRIGHTEST = 2.0
 
 
 @dataclass(frozen=True)

@@ -74,9 +74,9 @@ class TrainingSettings:
     large_patch: int = 48
     large_share: float = 0.15
     n_targets: int = 2
-    real_share: float = 0.6
+    real_share: float = 0.65
     off_grid_share: float = 0.15
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     warm_up: int = 200
     ema: float = 0.998
     seed: int = 20409
@@ -202,7 +202,10 @@ class _Run:
         self.averaged = Model(self.model.config)
         self.averaged.load_state_dict(self.model.state_dict())
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=settings.learning_rate, weight_decay=0.01
+            self.model.parameters(),
+            lr=settings.learning_rate,
+            betas=(0.9, 0.95),
+            weight_decay=0.01,
         )
         self.step = 0
 

@@ -159,6 +159,7 @@ class _Session:
             name = self.names[source]
             synthesis = init_synthesis_wf(
                 tasks=tuple(self.plan.tasks[index] for index in indices),
+                source=self.plan.scan(source).acquisition,
                 model=self.settings.model,
                 model_sha256=model_sha256,
                 device=self.settings.device,

@@ -6,6 +6,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
+from ..acquisition import Acquisition
 from ..interfaces.synthesis import Score, Synthesize
 from ..plan import SynthesisTask
 from .outputs import pick
@@ -14,6 +15,7 @@ from .outputs import pick
 def init_synthesis_wf(
     *,
     tasks: tuple[SynthesisTask, ...],
+    source: Acquisition,
     model: str = 'embedded',
     model_sha256: str = '',
     device: str = 'auto',
@@ -30,6 +32,8 @@ def init_synthesis_wf(
     ----------
     tasks : tuple of SynthesisTask
         All have the same source.
+    source : Acquisition
+        What the source is.
     model : str
         Name or path.
     model_sha256 : str
@@ -73,6 +77,7 @@ manufacturer, imaging parameters, age and sex). Synthetic images are predictions
     )
     synthesize = pe.Node(
         Synthesize(
+            source=source.to_dict(),
             prompts=[task.prompt for task in tasks],
             acquisitions=[task.target.acquisition.to_dict() for task in tasks],
             model=model,
