@@ -51,9 +51,15 @@ def test_labels_and_shares_of_tissue_agree(anatomy):
     tissue = np.vectorize(lambda label: TISSUE_NAMES.index(tissue_of_label(label)), otypes=[int])
     values, inverse = np.unique(anatomy.labels, return_inverse=True)
     of_label = tissue(values)[inverse.reshape(anatomy.labels.shape)]
-    for name in ('white_matter', 'cortex', 'thalamus', 'bone', 'fat'):
+    for name, least in (
+        ('white_matter', 0.8),
+        ('cortex', 0.8),
+        ('thalamus', 0.8),
+        ('bone', 0.99),
+        ('fat', 0.6),
+    ):
         here = of_label == TISSUE_NAMES.index(name)
-        assert anatomy.fraction(name)[here].mean() > 0.8
+        assert anatomy.fraction(name)[here].mean() > least
 
 
 def test_the_head_is_closed(anatomy):

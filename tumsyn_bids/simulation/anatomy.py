@@ -37,6 +37,11 @@ _PURE_CSF, _PURE_GREY, _PURE_WHITE = 30.0, 67.0, 83.0
 #: The average of many brains is blurred; this steepens its borders to those of one brain.
 _SHARPENING = 1.5
 
+#: Connective tissue runs through fat and small beams of bone through marrow: what else is in the
+#: voxels of a label, and its share in 1/255. The shares give the brightness of scalp and skull,
+#: relative to the brain, that clinical T1w, T2w and FLAIR scans show.
+_INTERLACED = {head.FAT: ('muscle', 97), head.MARROW: ('bone', 102)}
+
 _FLUID_LABELS = (4, 5, 14, 15, 24, 43, 44)
 _GREY_NUCLEI = (10, 11, 12, 13, 17, 18, 26, 28, 49, 50, 51, 52, 53, 54, 58, 60, 85)
 _CHOROID = {31: 4, 63: 43}
@@ -132,6 +137,11 @@ def build_anatomy(spacing_mm: int = 1) -> Anatomy:
     tissues = np.zeros((3, *labels.shape), dtype=np.uint8)
     weights = np.zeros((3, *labels.shape), dtype=np.uint8)
     tissues[0], weights[0] = _tissue_indices(labels), 255
+    for label, (other, share) in _INTERLACED.items():
+        here = labels == label
+        tissues[1][here] = TISSUE_NAMES.index(other)
+        weights[1][here] = share
+        weights[0][here] = 255 - share
     box = ndimage.find_objects(brain.astype(np.uint8))[0]
     inside = brain[box]
     names, parts, shares = _mix_brain(intensity[box], atlas[box])
