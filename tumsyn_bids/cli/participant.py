@@ -49,7 +49,8 @@ class Tally:
         """Word the last line of the output."""
         total = self.ended + self.not_finished
         before = f' ({self.done_before} of them before)' if self.done_before else ''
-        parts = [f'{self.complete + self.done_before} of {total} sessions complete{before}']
+        done = self.complete + self.done_before
+        parts = [f'{done} of {total} session{"" if total == 1 else "s"} complete{before}']
         if self.failed:
             shown = ', '.join(self.failed[:5]) + (', …' if len(self.failed) > 5 else '')
             parts.append(f'{len(self.failed)} FAILED ({shown})')
@@ -171,10 +172,8 @@ class Run:
         workers, threads = share(self.settings, len(jobs))
         jobs = [job.with_threads(threads) for job in jobs]
         progress = Progress(len(jobs), workers)
-        progress.note(
-            f'{PROG}: {len(jobs)} sessions, {workers} at a time with {threads} threads each; '
-            f'logs in {self.settings.log_dir}'
-        )
+        plural = 'session' if len(jobs) == 1 else 'sessions'
+        progress.note(f'{PROG}: {len(jobs)} {plural} to process, logs in {self.settings.log_dir}')
         if self.settings.use_plugin:
             from .plugin import process_with_plugin as process
         else:

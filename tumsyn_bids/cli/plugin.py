@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import UsageError
 from .progress import Progress
 from .reports import write_report
-from .sessions import SessionJob, StepClock, execute, settle
+from .sessions import SessionJob, StepClock, execute, scratch, settle
 from .workers import limit_threads
 
 
@@ -62,12 +66,14 @@ def process_with_plugin(run, jobs: list[SessionJob], progress: Progress, workers
     limit_threads(jobs[0].settings.omp_nthreads)
     from ..workflows.session import init_tumsyn_wf, session_name
 
-    _log_to(settings.log_dir / 'nipype.log')
+    log = settings.log_dir / 'nipype.log'
+    _log_to(log)
     workflow = init_tumsyn_wf(
         plans=[job.plan for job in jobs],
         settings=jobs[0].settings,
         model_sha256=jobs[0].model_sha256,
     )
+    workflow.base_dir = str(scratch(settings))
     clocks = {
         session_name(job.plan): StepClock(
             lambda text, job=job: progress.step(job.plan.label, text)
@@ -79,9 +85,9 @@ def process_with_plugin(run, jobs: list[SessionJob], progress: Progress, workers
         clocks[node.fullname.split('.')[1]](node, status)
 
     begun = datetime.now(timezone.utc)
-    error = execute(
-        workflow, jobs, plugin, {**_defaults(plugin), **arguments, 'status_callback': callback}
-    )
+    arguments = {**_defaults(plugin), **arguments, 'status_callback': callback}
+    with _children_speak_into(log):
+        error = execute(workflow, jobs, plugin, arguments)
     subjects = dict.fromkeys(job.plan.subject for job in jobs)
     for job in jobs:
         name = session_name(job.plan)
@@ -100,6 +106,23 @@ def process_with_plugin(run, jobs: list[SessionJob], progress: Progress, workers
 def _defaults(plugin: str) -> dict:
     # Neither CUDA nor ITK survives a fork.
     return {'mp_context': 'spawn'} if plugin == 'MultiProc' else {}
+
+
+@contextmanager
+def _children_speak_into(log: Path) -> Iterator[None]:
+    """Give processes that are started meanwhile a log for standard output; ours stays."""
+    terminal, former = os.dup(1), sys.stdout
+    former.flush()
+    with open(log, 'a') as stream:
+        os.dup2(stream.fileno(), 1)
+    sys.stdout = os.fdopen(os.dup(terminal), 'w')
+    try:
+        yield
+    finally:
+        sys.stdout.close()
+        sys.stdout = former
+        os.dup2(terminal, 1)
+        os.close(terminal)
 
 
 def _log_to(path: Path) -> None:

@@ -41,14 +41,14 @@ class Progress:
     workers : int
         Sessions processed side by side.
     stream : text stream, optional
-        Standard output if not given.
+        Whatever is standard output at the time if not given.
     clock : callable
         Seconds, increasing.
     """
 
     def __init__(self, total: int, workers: int, *, stream=None, clock=time.monotonic):
         self._total, self._workers, self._clock = total, max(workers, 1), clock
-        self._stream = sys.stdout if stream is None else stream
+        self._given_stream = stream
         self._tty = self._stream.isatty()
         self._start = clock()
         self._done = 0
@@ -87,6 +87,10 @@ class Progress:
         # Sessions that run now count as half done, on average.
         done = self._done + 0.5 * min(len(self._running), self._total - self._done)
         return (self._clock() - self._start) / done * (self._total - done)
+
+    @property
+    def _stream(self):
+        return sys.stdout if self._given_stream is None else self._given_stream
 
     def _count(self) -> str:
         left = self.time_left()

@@ -95,6 +95,8 @@ def run_session(job: SessionJob, tell: Callable[[str], None]) -> SessionRecord:
     from ..workflows.session import init_session_wf
 
     workflow = init_session_wf(plan=job.plan, settings=job.settings, model_sha256=job.model_sha256)
+    # Where this session lies in the graph of many, so that steps done there count here.
+    workflow.base_dir = str(scratch(job.settings) / 'tumsyn_wf')
     clock, begun = StepClock(tell), datetime.now(timezone.utc)
     error = execute(workflow, [job], 'Linear', {'status_callback': clock})
     return settle(job, begun, clock.seconds, error, workflow.visit_desc())
@@ -106,7 +108,6 @@ def execute(workflow, jobs: list[SessionJob], plugin: str, plugin_args: dict) ->
     from ..workflows.session import session_name, summary_file
 
     settings = jobs[0].settings
-    workflow.base_dir = str(_scratch(settings))
     configure(workflow, crash_dir=jobs[0].crash_dir)
     for job in jobs:
         shutil.rmtree(job.crash_dir, ignore_errors=True)
@@ -154,8 +155,7 @@ def settle(
     record = _completed(job, begun, json.loads(path.read_text()))
     if settings.clean_workdir == 'on-success':
         path.unlink()
-        for folder in _scratch(settings).glob(f'**/{session_name(plan)}'):
-            shutil.rmtree(folder)
+        shutil.rmtree(scratch(settings) / 'tumsyn_wf' / session_name(plan))
     return replace(record, steps=steps, methods=methods)
 
 
@@ -197,8 +197,8 @@ def _record(job: SessionJob, begun: datetime | None, **what) -> SessionRecord:
     )
 
 
-def _scratch(settings: Settings) -> Path:
-    """Another version's steps may mean something else by the same inputs."""
+def scratch(settings: Settings) -> Path:
+    """Return the folder of Nipype's files; another version's steps do not count as done."""
     return settings.work_dir / f'tumsyn-{__version__}'
 
 
