@@ -70,6 +70,11 @@ def test_work_inside_the_input(refused, dataset, tmp_path):
     assert 'work directory' in line
 
 
+def test_index_inside_the_input(refused, dataset, tmp_path):
+    line = refused(dataset, tmp_path / 'out', 'participant', '--bids-database-dir', dataset / 'db')
+    assert 'index' in line
+
+
 def test_work_is_the_output(refused, dataset, tmp_path):
     line = refused(dataset, tmp_path / 'out', 'participant', '-w', tmp_path / 'out')
     assert 'both' in line

@@ -17,6 +17,9 @@ def check_settings(settings: Settings) -> None:
         )
     _check_apart(settings.bids_dir, settings.output_dir, 'the output directory')
     _check_apart(settings.bids_dir, settings.work_dir, 'the work directory (-w)')
+    if settings.bids_database_dir is not None:
+        _check_apart(settings.bids_dir, settings.bids_database_dir, 'the index of the dataset')
+        check_writable(settings.bids_database_dir, 'the index of the dataset')
     if settings.work_dir.resolve() == settings.output_dir.resolve():
         raise UsageError(
             'is both the output and the work directory',

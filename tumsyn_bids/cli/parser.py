@@ -304,7 +304,14 @@ def _add_running(group) -> None:
         action='store_true',
         help='accepted, without effect: nothing is tracked, and no external validator is run',
     )
-    option(group, '-v', '--verbose', action='count', default=0, help='more on the terminal')
+    option(
+        group,
+        '-v',
+        '--verbose',
+        action='count',
+        default=0,
+        help='show the warnings of each session; twice: more in the logs as well',
+    )
 
 
 class _Version(argparse.Action):

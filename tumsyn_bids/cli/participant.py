@@ -197,9 +197,13 @@ class Run:
         crash = write_crash(self.settings.log_dir, failure.label, 'plan', str(failure.error))
         self.finish(replace(record, crashes=(str(crash.relative_to(self.settings.output_dir)),)))
 
-    def finish(self, record: SessionRecord) -> None:
+    def finish(self, record: SessionRecord, progress: Progress | None = None) -> None:
         """Put down how a session ended, and tell the user where it failed."""
         write_record(self.settings.output_dir, record)
+        if progress is not None:
+            progress.finished(record.label, record.state, record.seconds)
+            for warning in record.warnings if self.settings.verbose else ():
+                progress.note(f'{record.label}: warning: {warning}')
         if record.state == 'complete':
             self.tally.complete += 1
             return

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import UsageError
 from .progress import Progress
 from .reports import write_report
-from .sessions import SessionJob, StepClock, execute, scratch, settle
+from .sessions import SessionJob, StepClock, execute, scratch, set_detail, settle
 from .workers import limit_threads
 
 
@@ -68,6 +68,7 @@ def process_with_plugin(run, jobs: list[SessionJob], progress: Progress, workers
 
     log = settings.log_dir / 'nipype.log'
     _log_to(log)
+    set_detail(settings.verbose)
     workflow = init_tumsyn_wf(
         plans=[job.plan for job in jobs],
         settings=jobs[0].settings,
@@ -94,8 +95,7 @@ def process_with_plugin(run, jobs: list[SessionJob], progress: Progress, workers
         record = settle(
             job, begun, clocks[name].seconds, error, workflow.get_node(name).visit_desc()
         )
-        progress.finished(record.label, record.state, record.seconds)
-        run.finish(record)
+        run.finish(record, progress)
     for subject in subjects:
         try:
             write_report(settings, subject)

@@ -52,8 +52,7 @@ class _Pool:
     def _session_ended(self, event: Ended) -> None:
         (job,) = event.job.args
         record = event.result if event.error is None else self._broken(job, event.error)
-        self.progress.finished(record.label, record.state, record.seconds)
-        self.run.finish(record)
+        self.run.finish(record, self.progress)
         self._open[job.plan.subject] -= 1
         stop = record.state == 'failed' and self.run.settings.stop_on_first_crash
         if stop:

@@ -92,6 +92,7 @@ def step_name(fullname: str) -> str:
 def run_session(job: SessionJob, tell: Callable[[str], None]) -> SessionRecord:
     """Process a session in this process, which speaks into the log of the subject from now on."""
     speak_into(job.log_file, job.plan.label)
+    set_detail(job.settings.verbose)
     from ..workflows.session import init_session_wf
 
     workflow = init_session_wf(plan=job.plan, settings=job.settings, model_sha256=job.model_sha256)
@@ -200,6 +201,17 @@ def _record(job: SessionJob, begun: datetime | None, **what) -> SessionRecord:
 def scratch(settings: Settings) -> Path:
     """Return the folder of Nipype's files; another version's steps do not count as done."""
     return settings.work_dir / f'tumsyn-{__version__}'
+
+
+def set_detail(verbose: int) -> None:
+    """Let Nipype tell more in the logs from ``-vv`` on."""
+    if verbose > 1:
+        import logging
+
+        import nipype  # noqa: F401 - sets the levels of its loggers when it is imported
+
+        for name in ('workflow', 'interface', 'utils'):
+            logging.getLogger(f'nipype.{name}').setLevel(logging.DEBUG)
 
 
 def speak_into(log_file: Path, label: str) -> None:
