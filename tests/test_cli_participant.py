@@ -1,0 +1,210 @@
+"""How a run is shared out, what is put down when sessions end, and the verdict."""
+
+from __future__ import annotations
+
+import csv
+import io
+import signal
+import subprocess
+import sys
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from tumsyn_bids.acquisition import Acquisition
+from tumsyn_bids.bids.status import SessionRecord
+from tumsyn_bids.cli.participant import Run, Tally, share
+from tumsyn_bids.cli.pool import _Pool
+from tumsyn_bids.cli.progress import Progress
+from tumsyn_bids.cli.reports import run_report
+from tumsyn_bids.cli.sessions import SessionJob, StepClock, run_session, step_name
+from tumsyn_bids.cli.workers import Ended, Told, WorkerDied
+from tumsyn_bids.errors import ScanError
+from tumsyn_bids.plan import Scan, SessionPlan
+from tumsyn_bids.settings import Settings
+
+
+@pytest.fixture
+def settings(tmp_path):
+    made = Settings(
+        tmp_path / 'ds', tmp_path / 'out', tmp_path / 'work', nprocs=2, mem_gb=16, run_id='run'
+    )
+    made.log_dir.mkdir(parents=True)
+    (tmp_path / 'ds').mkdir()
+    return made
+
+
+@pytest.fixture
+def make_job(settings):
+    def make(subject, session=None):
+        path = settings.bids_dir / f'sub-{subject}_{session}_T1w.nii'
+        nb.Nifti1Image(np.zeros((3, 3, 3), np.int16), np.eye(4)).to_filename(path)
+        scan = Scan(str(path), Acquisition(contrast='T1w'), {}, (3, 3, 3), (1, 1, 1))
+        plan = SessionPlan(subject, session, (scan,), str(path), 'it is the T1w', ())
+        return SessionJob(plan, settings, 'ab' * 32)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ('nprocs', 'threads', 'mem_gb', 'sessions', 'expected'),
+    [
+        (2, 0, 16, 4, (1, 2)),
+        (8, 0, 64, 1, (1, 8)),
+        (8, 0, 64, 100, (4, 2)),
+        (8, 0, 13, 100, (2, 4)),
+        (8, 1, 640, 100, (8, 1)),
+        (8, 4, 64, 100, (2, 4)),
+        (1, 0, 2, 5, (1, 1)),
+    ],
+)
+def test_sessions_share_processors_and_memory(
+    settings, nprocs, threads, mem_gb, sessions, expected
+):
+    settings = settings.replace(nprocs=nprocs, omp_nthreads=threads, mem_gb=mem_gb)
+    assert share(settings, sessions) == expected
+
+
+@pytest.mark.parametrize(
+    ('tally', 'code', 'words'),
+    [
+        (Tally(complete=3), 0, 'finished: 3 of 3 sessions complete'),
+        (Tally(done_before=1), 0, 'finished: 1 of 1 session complete (1 of them before)'),
+        (Tally(complete=1, failed=['sub-2']), 1, '1 of 2 sessions complete, 1 FAILED (sub-2)'),
+        (Tally(complete=1, not_finished=2), 1, '1 of 3 sessions complete, 2 not finished'),
+        (Tally(complete=1, reports_failed=['sub-1']), 1, 'no report of sub-1'),
+    ],
+)
+def test_the_verdict_agrees_with_the_exit_code(settings, tally, code, words):
+    assert tally.exit_code == code
+    verdict = tally.verdict(settings, 61)
+    assert words in verdict
+    assert 'took 1 min 01 s' in verdict
+    assert ('failures' in verdict) == bool(code)
+
+
+def test_a_session_that_is_done_is_left_out(settings, make_job):
+    run, job = Run(settings), make_job('01')
+    first = run._unless_done(job)
+    record = SessionRecord('01', None, 'complete', '', 1.0, fingerprint=first.fingerprint)
+    run.finish(record)
+    assert run._unless_done(job) is None
+    other_model = SessionJob(job.plan, settings, 'cd' * 32)
+    assert run._unless_done(other_model) is not None
+    assert run.tally.done_before == 1
+
+
+def test_a_scan_that_vanished_is_a_failure_of_its_session(settings, make_job, capsys):
+    run, job = Run(settings), make_job('01')
+    (settings.bids_dir / 'sub-01_None_T1w.nii').unlink()
+    assert run._unless_done(job) is None
+    assert run.tally.failed == ['sub-01']
+    assert 'sub-01_None_T1w.nii: cannot be read' in capsys.readouterr().err
+
+
+def pool_of(run, *jobs):
+    return _Pool(run, Progress(len(jobs), 1, stream=io.StringIO()), list(jobs))
+
+
+def end(pool, label, **how):
+    job = next(job for job in pool.queue if job.label == label)
+    pool.queue.remove(job)
+    pool.hear(Ended(job, **how))
+
+
+def record(subject, session=None, state='complete'):
+    return SessionRecord(subject, session, state, '', 1.0, error='why' * (state == 'failed'))
+
+
+def test_the_report_of_a_subject_follows_its_last_session(settings, make_job):
+    pool = pool_of(Run(settings), make_job('01', '1'), make_job('01', '2'))
+    end(pool, 'sub-01_ses-1', result=record('01', '1'))
+    assert [job.run for job in pool.queue] == [run_session]
+    end(pool, 'sub-01_ses-2', result=record('01', '2', 'failed'))
+    assert [job.run for job in pool.queue] == [run_report]
+
+
+def test_nothing_is_started_after_a_failure_if_so_wished(settings, make_job):
+    run = Run(settings.replace(stop_on_first_crash=True))
+    pool = pool_of(run, make_job('01'), make_job('02'))
+    end(pool, 'sub-01', result=record('01', state='failed'))
+    assert [job.run for job in pool.queue] == [run_report]
+
+
+def test_a_process_that_dies_is_told_with_its_step(settings, make_job, capsys):
+    run = Run(settings)
+    pool = pool_of(run, make_job('01'))
+    pool.hear(Told(pool.queue[0], 'extract brain'))
+    end(pool, 'sub-01', error=WorkerDied(-9))
+    line = capsys.readouterr().err
+    assert 'sub-01' in line
+    assert 'extract brain' in line
+    assert 'memory' in line
+    with open(settings.output_dir / 'logs' / 'status.tsv', newline='') as stream:
+        (row,) = csv.DictReader(stream, delimiter='\t')
+    assert row['state'] == 'failed'
+    (crash,) = settings.log_dir.glob('crash-*.txt')
+    assert crash.read_text().startswith('sub-01: process: while at "extract brain"')
+
+
+def test_a_session_that_cannot_be_planned_is_put_down(settings, capsys):
+    from tumsyn_bids.bids.planning import SessionFailure
+
+    run = Run(settings)
+    error = ScanError('no usable scan', path='/ds/sub-01', remedy='Provide one')
+    run.refuse(SessionFailure('01', None, error))
+    assert run.tally.failed == ['sub-01']
+    assert 'sub-01: /ds/sub-01: no usable scan. Provide one.' in capsys.readouterr().err
+
+
+class Node:
+    def __init__(self, fullname):
+        self.fullname, self.name = fullname, fullname.split('.')[-1]
+
+
+def test_steps_are_timed_and_glue_is_not_told():
+    told = []
+    clock = StepClock(told.append)
+    step, glue = Node('a_wf.preproc_T1w_wf.correct_bias'), Node('a_wf.join_summarize_outputs')
+    for node in (step, glue):
+        clock(node, 'start')
+        clock(node, 'end')
+    clock(Node('a_wf.summarize'), 'end')  # Nipype says so of steps that it never began
+    assert told == ['preproc T1w: correct bias']
+    assert set(clock.seconds) == {'preproc T1w: correct bias'}
+
+
+@pytest.mark.parametrize(
+    ('fullname', 'words'),
+    [
+        ('sub_01_wf.coreg_FLAIR_wf.register', 'coreg FLAIR: register'),
+        ('tumsyn_wf.sub_01_wf.write_mask', 'write mask'),
+        ('sub_01_wf.synthesis_from_T1w_wf.synthesize', 'synthesis from T1w: synthesize'),
+    ],
+)
+def test_steps_are_worded(fullname, words):
+    assert step_name(fullname) == words
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_stops_its_processes_and_says_how_far_it_came(
+    phantom_dir, tiny_model, tmp_path, number
+):
+    command = [sys.executable, '-m', 'tumsyn_bids', phantom_dir, tmp_path / 'out', 'participant']
+    command += ['-w', tmp_path / 'work', '--model', tiny_model, '--participant-label', '02']
+    with subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            if 'correct bias' in line:
+                break
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert '0 of 1 session complete, 1 not finished' in out.splitlines()[-1]
+    assert 'interrupted' in err
+    import psutil
+
+    left = [p for p in psutil.process_iter(['environ']) if str(tmp_path) in str(p.info['environ'])]
+    assert left == []
