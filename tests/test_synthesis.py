@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.errors import ScanError, UsageError
-from tumsyn_bids.grids import Grid, resample
+from tumsyn_bids.grids import Grid, covers, resample
 from tumsyn_bids.networks.model import load_model
 from tumsyn_bids.prompt import render_prompt
 from tumsyn_bids.synthesis.synthesizer import Synthesizer, find_device, scale_source
@@ -232,3 +232,14 @@ def test_resampling_onto_its_own_grid_changes_nothing():
     grid = _tilted((1.0, 1.2, 3.0), (20, 18, 9))
     img = nb.Nifti1Image(np.random.default_rng(0).random(grid.shape, dtype='f4'), grid.affine)
     np.testing.assert_allclose(resample(img, Grid.of(img)), img.get_fdata(), atol=1e-5)
+
+
+def test_cover_is_the_field_of_view_moved_by_the_transform():
+    grid = _tilted((1.0, 1.0, 1.0), (20, 20, 20), tilt_deg=0)
+    img = nb.Nifti1Image(np.ones((20, 20, 20), 'f4'), grid.affine)
+    assert covers(img, grid).all()
+    shift = np.eye(4)
+    shift[0, 3] = 5.0  # five voxels further along the first axis of the image
+    inside = covers(img, grid, world=shift)
+    assert inside[:15].all()
+    assert not inside[15:].any()

@@ -122,3 +122,21 @@ def resample(
         mode='grid-constant',
         cval=0.0,
     )
+
+
+def covers(
+    img: nb.spatialimages.SpatialImage, grid: Grid, *, world: np.ndarray | None = None
+) -> np.ndarray:
+    """Return which voxels of a grid have their centre inside an image's field of view.
+
+    Parameters
+    ----------
+    img, grid, world
+        As for :func:`resample`.
+
+    Returns
+    -------
+    ndarray of bool, shape ``grid.shape``
+    """
+    ones = nb.Nifti1Image(np.ones(img.shape[:3], dtype=np.uint8), img.affine)
+    return resample(ones, grid, world=world, order=1, antialias=False) >= 0.5

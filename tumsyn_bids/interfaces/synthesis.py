@@ -103,18 +103,20 @@ class Score(Step):
 
     def _work(self, folder: Path) -> dict:
         from ..evaluation.metrics import score_pair
-        from ..grids import Grid, resample
+        from ..grids import Grid, covers, resample
 
         synthetic = nb.load(self.inputs.synthetic_file)
         grid = Grid.of(synthetic)
-        acquired, source = (
-            resample(nb.load(path), grid, world=world_of(transform))
-            for path, transform in (
-                (self.inputs.acquired_file, self.inputs.transform_file),
-                (self.inputs.source_file, self.inputs.source_transform),
-            )
-        )
         mask = resample(nb.load(self.inputs.mask_file), grid, order=0) > 0
+        arrays = []
+        for path, transform in (
+            (self.inputs.acquired_file, self.inputs.transform_file),
+            (self.inputs.source_file, self.inputs.source_transform),
+        ):
+            scan, world = nb.load(path), world_of(transform)
+            arrays.append(resample(scan, grid, world=world))
+            mask &= covers(scan, grid, world=world)
+        acquired, source = arrays
         scores = score_pair(np.asarray(synthetic.dataobj), acquired, mask, source=source)
         return {'scores': {name: float(value) for name, value in scores.items()}}
 

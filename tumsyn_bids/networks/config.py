@@ -194,7 +194,7 @@ def _embedded() -> SynthesisConfig:
         fusion=FusionConfig(heads=4, attention='multihead', mlp=False, pool=4),
         decoder=DecoderConfig(hidden=(64, 64), coordinates='relative', film=True),
         numeric=True,
-        tile=128,
+        tile=192,
     )
 
 

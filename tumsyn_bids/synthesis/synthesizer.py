@@ -221,7 +221,9 @@ class Synthesizer:
     @torch.inference_mode()
     def _fuse(self, features: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         with self._autocast():
-            return self._network.synthesis.fusion(features, text)
+            fused = self._network.synthesis.fusion(features, text)
+        # Interpolation between the features needs float32; converted once and not per chunk.
+        return fused.float()
 
     @torch.inference_mode()
     def _values(self, fused, points: np.ndarray, shape, text) -> np.ndarray:

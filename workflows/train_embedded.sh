@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Train the model that comes with the package, on a CPU, and put it in its place.
+#
+#   workflows/train_embedded.sh LABELMAPS PAIRS OUT
+#
+# LABELMAPS  folder of whole-head label maps with FreeSurfer numbers (SynthSeg's training maps)
+# PAIRS      derivatives dataset of co-registered, brain-only contrasts (docs/model.md says which)
+# OUT        folder of the run; the same command goes on with a run that was interrupted
+#
+# One thread on purpose: at these patch sizes a second one waits more than it works.
+set -euo pipefail
+if [ $# -ne 3 ]; then
+    sed -n '2,10s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+here=$(cd "$(dirname "$0")/.." && pwd)
+OMP_NUM_THREADS=1 tumsyn train synthesis "$3" --labelmaps "$1" --pairs "$2" \
+    --exclude sub-19 training_seg_17.nii.gz --config embedded --steps "${STEPS:-5600}"
+cp "$3"/model/* "$here"/tumsyn_bids/data/models/embedded/
+python "$here"/benchmarks/synthesis_quality.py --data "$2" --subject sub-19 --fit-subject sub-07
