@@ -87,6 +87,8 @@ def test_paths_become_absolute():
     here = Path.cwd()
     made = request.settings
     assert (made.bids_dir, made.output_dir) == (here / 'ds', here / 'out')
+    assert settings('--model', 'own').model == str(here / 'own')
+    assert settings('--model', 'embedded').model == 'embedded'
     assert (made.work_dir, made.targets_file) == (here / 'scratch', here / 't.yml')
 
 

@@ -193,6 +193,7 @@ def _add_processing(group) -> None:
         '--model',
         '--model-file',
         default='embedded',
+        type=model_name,
         metavar='NAME|PATH',
         help='"embedded" (default) or the path of another model',
     )
@@ -328,7 +329,13 @@ class _Version(argparse.Action):
 
 
 def absolute_path(text: str) -> Path:
+    """Make a path independent of the folder that a step runs in."""
     return Path(text).expanduser().absolute()
+
+
+def model_name(text: str) -> str:
+    """Keep the name of the embedded model; anything else is a path."""
+    return text if text == 'embedded' else str(absolute_path(text))
 
 
 def _label(prefix: str):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from ..acquisition import CONTRASTS
 from ..errors import EXIT_OK, UsageError
 from .main import guarded
-from .parser import OneLineParser, absolute_path, device_name, option, whole_number
+from .parser import OneLineParser, absolute_path, device_name, model_name, option, whole_number
 from .progress import say
 
 PROG = 'tumsyn'
@@ -84,7 +83,9 @@ def _add_synth(commands) -> None:
     parser.add_argument(
         '--mask', type=absolute_path, help='brain mask in the space of the scan (default: found)'
     )
-    parser.add_argument('--model', default='embedded', metavar='NAME|PATH', help='model')
+    parser.add_argument(
+        '--model', default='embedded', type=model_name, metavar='NAME|PATH', help='model'
+    )
     parser.add_argument('--device', default='auto', type=device_name, help='auto, cpu, cuda[:N]')
     option(parser, '--random-seed', type=whole_number(0), default=2025, help='default: 2025')
 
@@ -119,7 +120,9 @@ def _add_train(commands) -> None:
 
 def _add_models(commands) -> None:
     parser = _command(commands, 'models', _run_models, 'what a model is and was trained on')
-    parser.add_argument('model', nargs='?', default='embedded', metavar='NAME|PATH', help='model')
+    parser.add_argument(
+        'model', nargs='?', default='embedded', type=model_name, metavar='NAME|PATH', help='model'
+    )
 
 
 def _run_synth(args: argparse.Namespace) -> int:
@@ -165,7 +168,7 @@ def _run_train(args: argparse.Namespace) -> int:
 def _run_models(args: argparse.Namespace) -> int:
     from ..networks.model import load_model
 
-    model = load_model(args.model if args.model == 'embedded' else Path(args.model))
+    model = load_model(args.model)
     count = sum(parameter.numel() for parameter in model.network.parameters())
     about = {
         'name': model.name,

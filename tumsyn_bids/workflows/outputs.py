@@ -37,7 +37,13 @@ def join(workflow, ends: list[tuple], node, field: str) -> None:
     """
     if not ends:
         return
-    merge = pe.Node(Merge(len(ends)), name=f'join_{node.name}_{field}', run_without_submitting=True)
+    # Nipype tells files by their content: equal files elsewhere would not be new inputs to it.
+    merge = pe.Node(
+        Merge(len(ends)),
+        name=f'join_{node.name}_{field}',
+        overwrite=True,
+        run_without_submitting=True,
+    )
     for number, (source, output) in enumerate(ends, start=1):
         workflow.connect(source, output, merge, f'in{number}')
     workflow.connect(merge, 'out', node, field)
