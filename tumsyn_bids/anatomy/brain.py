@@ -192,7 +192,7 @@ def _first_guess(img, contrast: str | None, template: Template) -> np.ndarray:
         for nod in (-20.0, 0.0, 20.0):
             first = np.zeros(9)
             first[0] = nod / 3
-            first[3:6] = (shift + [0, 0, rise]) / 3
+            first[3:6] = np.add(shift, [0, 0, rise]) / 3
             candidates.append((cost(first), tuple(first)))
     best = []
     for _, first in sorted(candidates)[:3]:
