@@ -207,20 +207,13 @@ def second_run(phantom_dir, bright_model, tmp_path_factory):
     dataset = part_of(phantom_dir, folder / 'ds', 'sub-03')
     plugin, targets = folder / 'plugin.yml', folder / 'targets.yml'
     plugin.write_text('{plugin: MultiProc, plugin_args: {n_procs: 2, memory_gb: 8}}')
-    targets.write_text('[{name: coarse, suffix: FLAIR, voxel_size: [3, 3, 4]}]')
+    wanted = [{'name': 'coarse', 'suffix': 'FLAIR', 'voxel_size': [3, 3, 4]}]
+    wanted += [{'name': 'flat', 'suffix': 'T2w', 'voxel_size': 4}]
+    targets.write_text(json.dumps(wanted))
     args = [dataset, folder / 'out', 'participant', '-w', folder / 'work']
-    args += [
-        '--model',
-        bright_model,
-        '--session-label',
-        '1',
-        '--targets',
-        targets,
-        '--contrasts',
-        'T2w',
-        '--validate',
-    ]
-    args += ['--skull-strip', 'none', '--use-plugin', plugin, '--omp-nthreads', '1']
+    args += ['--model', bright_model, '--session-label', '1', '--targets', targets]
+    args += ['--validate', '--omp-nthreads', '1']
+    args += ['--skull-strip', 'none', '--use-plugin', plugin]
     return {'out': folder / 'out', 'done': run(*args, expect=0), 'args': args}
 
 
