@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..errors import ScanError
 from .conversion import read_itk, write_itk
 
 THREADS_VARIABLE = 'ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS'
@@ -80,8 +82,8 @@ def register_stages(
     seed: int,
     fixed_mask=None,
     moving_mask=None,
-    apply=None,
-):
+    inverse: Callable[[list[str], list[bool]], Any] | None = None,
+) -> tuple[np.ndarray, Any]:
     """Run antsRegistration.
 
     Parameters
@@ -94,21 +96,21 @@ def register_stages(
         Of ITK's random numbers; not 0, which ITK takes for the clock.
     fixed_mask, moving_mask : ants.ANTsImage, optional
         Where to compare, at all stages.
-    apply : callable, optional
-        Called with the forward (moving to fixed image) and the inverse list of transform files,
-        as ``ants.apply_transforms`` takes them, and the inversion flags of the latter, while the
-        files exist; its result is returned beside the matrix.
+    inverse : callable, optional
+        Called with the transform files that carry an image from the fixed to the moving grid, in
+        the order of ``ants.apply_transforms``, and which of them are to be inverted, while the
+        files exist.
 
     Returns
     -------
     ndarray, shape (4, 4)
         The linear part, fixed to moving.
     object
-        What ``apply`` returned, else ``None``.
+        What ``inverse`` returned, else ``None``.
 
     Raises
     ------
-    RuntimeError
+    ScanError
         If antsRegistration fails.
     """
     import ants
@@ -127,16 +129,18 @@ def register_stages(
         arguments += ['-x', f'[{masks[0]},{masks[1]}]', '-u', '0', '-z', '1']
         arguments += ['--output', f'[{prefix}]', '--float', '1']
         arguments += ['--random-seed', str(seed or 1)]
-        ants.registration(arguments, None)
-        linear = f'{prefix}0GenericAffine.mat'
-        if not Path(linear).exists():
-            raise RuntimeError('antsRegistration wrote no transform')
-        forward, inverse, flags = [linear], [linear], [True]
-        if Path(f'{prefix}1Warp.nii.gz').exists():
-            forward = [f'{prefix}1Warp.nii.gz', linear]
-            inverse, flags = [linear, f'{prefix}1InverseWarp.nii.gz'], [True, False]
-        result = None if apply is None else apply(forward, inverse, flags)
-        return read_itk(linear), result
+        linear, field = f'{prefix}0GenericAffine.mat', f'{prefix}1InverseWarp.nii.gz'
+        try:
+            ants.registration(arguments, None)
+            matrix = read_itk(linear)
+        except (RuntimeError, OSError) as error:
+            raise ScanError(
+                'ANTs could not register the image', remedy='Check that it shows a head'
+            ) from error
+        files, inverted = [linear], [True]
+        if Path(field).exists():
+            files, inverted = [linear, field], [True, False]
+        return matrix, inverse(files, inverted) if inverse else None
 
 
 def _levels(numbers: Sequence[int]) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import nibabel as nb
 import numpy as np
-from scipy import ndimage
 
 from ..grids import Grid, resample
 from .conversion import array_to_ants
 from .geometry import winsorize
-from .intensity import head_mask
+from .intensity import carried, carried_mask, head_mask
 
 #: The field is estimated on voxels of about this size (mm); it is far smoother than that.
-WORKING_ZOOM_MM = 4.0
+WORKING_ZOOM_MM = 6.0
 #: Distance of the spline's control points in mm, as in niworkflows' N4 workflows.
 SPLINE_DISTANCE_MM = 200
 
@@ -43,13 +42,10 @@ def correct_bias(
     grid = Grid.of(img)
     coarse = grid.with_zooms(np.maximum(grid.zooms, WORKING_ZOOM_MM))
     small = resample(nb.Nifti1Image(winsorize(data), grid.affine), coarse)
-    if mask is None:
-        inside = head_mask(small)
-    else:
-        inside = resample(nb.Nifti1Image(_bytes(mask), grid.affine), coarse) > 0.5
+    inside = head_mask(small) if mask is None else carried_mask(mask, coarse)
     inside &= small > 0
     log_field = _log_field(small, inside, coarse)
-    field = np.exp(_upsampled(log_field, coarse, grid))
+    field = np.exp(carried(log_field, coarse, grid))
     corrected = nb.Nifti1Image((data / field).astype(np.float32), img.affine, img.header)
     corrected.set_data_dtype(np.float32)
     return corrected
@@ -65,27 +61,10 @@ def _log_field(data: np.ndarray, inside: np.ndarray, grid: Grid) -> np.ndarray:
         array_to_ants(data, grid),
         mask=array_to_ants(inside, grid),
         shrink_factor=1,
-        convergence={'iters': [50, 50, 50, 50], 'tol': 1e-5},
+        convergence={'iters': [50, 50, 50, 50], 'tol': 1e-3},
         spline_param=SPLINE_DISTANCE_MM,
         return_bias_field=True,
     ).numpy()
     logarithm = np.log(np.maximum(field, 1e-6))
     within = logarithm[inside]
     return np.clip(logarithm, within.min(), within.max()) - within.mean()
-
-
-def _upsampled(values: np.ndarray, coarse: Grid, grid: Grid) -> np.ndarray:
-    matrix = np.linalg.inv(coarse.affine) @ grid.affine
-    return ndimage.affine_transform(
-        values,
-        matrix[:3, :3],
-        matrix[:3, 3],
-        output_shape=grid.shape,
-        order=1,
-        mode='nearest',
-        output=np.float32,
-    )
-
-
-def _bytes(mask) -> np.ndarray:
-    return (np.asarray(mask.dataobj) > 0).astype(np.uint8)

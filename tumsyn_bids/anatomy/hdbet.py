@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..grids import Grid, resample
-from .registration import isotropic
+from .intensity import isotropic
 
 #: Voxel size (mm) that the network was trained on.
 NETWORK_ZOOM_MM = 1.5

@@ -1,11 +1,56 @@
-"""Where the head is, by intensity alone."""
+"""Steps that several parts of this room share: working grids, and where the head is."""
 
 from __future__ import annotations
 
+import nibabel as nb
 import numpy as np
 from scipy import ndimage
 
+from ..grids import Grid, resample
 from .geometry import winsorize
+
+
+def isotropic(img: nb.spatialimages.SpatialImage, zoom: float) -> tuple[np.ndarray, Grid]:
+    """Return an image, winsorised and non-negative, on isotropic voxels stored close to RAS+.
+
+    Parameters
+    ----------
+    img : SpatialImage
+        3D, finite.
+    zoom : float
+        Voxel size in mm.
+    """
+    grid = Grid.of(img).canonical().with_zooms((zoom,) * 3)
+    data = np.maximum(winsorize(np.asarray(img.dataobj, dtype=np.float32)), 0)
+    return resample(nb.Nifti1Image(data, img.affine), grid), grid
+
+
+def carried(values: np.ndarray, source: Grid, grid: Grid, world=None) -> np.ndarray:
+    """Interpolate a smooth quantity linearly; beyond its border it keeps its border's value.
+
+    Parameters
+    ----------
+    values : ndarray, shape ``source.shape``
+    source, grid : Grid
+        Where the values lie, and where they are wanted.
+    world : ndarray, shape (4, 4), optional
+        Maps world coordinates of ``grid`` to those of ``source``; identity if not given.
+    """
+    matrix = np.linalg.inv(source.affine) @ (np.eye(4) if world is None else world) @ grid.affine
+    return ndimage.affine_transform(
+        np.asarray(values, dtype=np.float32),
+        matrix[:3, :3],
+        matrix[:3, 3],
+        output_shape=grid.shape,
+        order=1,
+        mode='nearest',
+    )
+
+
+def carried_mask(mask: nb.spatialimages.SpatialImage, grid: Grid) -> np.ndarray:
+    """Return a binary mask image, sampled on a grid; False outside the image."""
+    data = (np.asarray(mask.dataobj) > 0).astype(np.float32)
+    return resample(nb.Nifti1Image(data, mask.affine), grid) > 0.5
 
 
 def head_mask(data: np.ndarray) -> np.ndarray:
@@ -26,13 +71,35 @@ def head_mask(data: np.ndarray) -> np.ndarray:
     from skimage.filters import threshold_otsu
 
     data = np.maximum(winsorize(data), 0)
-    inside = data > 0.5 * threshold_otsu(data[data > 0] if (data == 0).mean() > 0.5 else data)
-    inside = ndimage.binary_opening(inside, iterations=1)
-    labels, count = ndimage.label(inside)
-    if count == 0:
+    if data.max() == data.min():
         return data > 0
+    inside = data > 0.5 * threshold_otsu(data[data > 0] if (data == 0).mean() > 0.5 else data)
+    inside = largest_part(ndimage.binary_opening(inside))
+    if not inside.any():
+        return data > 0
+    inside = ndimage.binary_closing(np.pad(inside, 3), iterations=3)
+    return ndimage.binary_fill_holes(inside)[3:-3, 3:-3, 3:-3]
+
+
+def largest_part(mask: np.ndarray) -> np.ndarray:
+    """Return the largest connected part of a mask."""
+    labels, count = ndimage.label(mask)
+    if count < 2:
+        return mask
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    inside = np.pad(labels == sizes.argmax(), 3)
-    inside = ndimage.binary_closing(inside, iterations=3)
-    return ndimage.binary_fill_holes(inside)[3:-3, 3:-3, 3:-3]
+    return labels == sizes.argmax()
+
+
+def signed_distance(mask: np.ndarray, zooms) -> np.ndarray:
+    """Return the distance in mm to the edge of a mask, positive inside.
+
+    The edge lies between voxels. An empty or full mask is far from any edge everywhere.
+    """
+    zooms = np.broadcast_to(np.asarray(zooms, dtype=float), 3)
+    if mask.all() or not mask.any():
+        return np.full(mask.shape, 1e3 if mask.all() else -1e3, dtype=np.float32)
+    half = zooms.mean() / 2
+    inner = ndimage.distance_transform_edt(mask, sampling=zooms) - half
+    outer = ndimage.distance_transform_edt(~mask, sampling=zooms) - half
+    return np.where(mask, inner, -outer).astype(np.float32)

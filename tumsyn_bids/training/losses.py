@@ -71,5 +71,5 @@ def synthesis_loss(predicted, target, mask) -> torch.Tensor:
         pointwise
         + 0.1 * structural_dissimilarity(predicted, target)
         + 0.3 * gradient_difference(predicted, target) / share
-        + 0.25 * tail_difference(predicted, target, mask)
+        + 0.75 * tail_difference(predicted, target, mask)
     )
