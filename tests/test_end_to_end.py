@@ -174,7 +174,7 @@ def test_dry_run_writes_nothing(phantom_dir, tmp_path):
     args = [phantom_dir, tmp_path / 'out', 'participant', '-w', tmp_path / 'work', '--dry-run']
     done = run(*args, expect=0)
     assert list(tmp_path.iterdir()) == []
-    for words in ('sub-02_FLAIR.nii.gz', 'desc-synth_T1w', 'prompt Age:', 'reference'):
+    for words in ('sub-02_FLAIR.nii.gz', 'desc-synth_T1w', 'prompt    Age:', 'reference'):
         assert words in done.stdout
 
 

@@ -72,9 +72,9 @@ def run_participant(request: Request) -> int:
     check_settings(settings)
     plans, failures = make_plans(settings)
     if request.dry_run:
-        from .plan_table import format_plans
+        from ..bids.plan_text import plan_table
 
-        say(format_plans(plans, failures, settings.bids_dir))
+        say(plan_table(plans, failures))
         return EXIT_OK
     settings = settings.replace(run_id=new_run_id())
     jobs = prepare(settings, plans)
