@@ -36,12 +36,24 @@ def test_spoiled_gradient_echo_peaks_at_the_ernst_angle():
     assert angles[np.argmax(values)] == pytest.approx(ernst, abs=0.2)
 
 
-def test_flair_nulls_the_fluid_whose_inversion_time_is_set():
-    ti = signals.null_inversion_time(4.0, tr=9.0, te=0.1)
-    fluid = signals.inversion_turbo_spin_echo(WATER, tr=9.0, te=0.1, ti=ti)
-    white = signals.inversion_turbo_spin_echo(relaxation('white_matter'), tr=9.0, te=0.1, ti=ti)
+@pytest.mark.parametrize(('tr', 'te'), [(9.0, 0.1), (5.0, 0.388)])
+def test_flair_nulls_the_fluid_whose_inversion_time_is_set(tr, te):
+    ti = signals.null_inversion_time(4.0, WATER.t2, tr=tr, te=te)
+    fluid = signals.inversion_turbo_spin_echo(WATER, tr=tr, te=te, ti=ti)
+    white = signals.inversion_turbo_spin_echo(relaxation('white_matter'), tr=tr, te=te, ti=ti)
     assert fluid < 1e-9
     assert white > 0.1
+
+
+@pytest.mark.parametrize('protocol', [(9.0, 0.1, 2.5), (5.0, 0.388, 1.8), (4.8, 0.34, 1.65)])
+def test_cortex_is_brighter_than_white_matter_in_every_usual_flair(protocol):
+    tr, te, ti = protocol
+    cortex, white, csf = (
+        signals.inversion_turbo_spin_echo(relaxation(name), tr=tr, te=te, ti=ti)
+        for name in ('cortex', 'white_matter', 'csf')
+    )
+    assert 1.02 < cortex / white < 1.5
+    assert csf < 0.5 * white
 
 
 def test_variable_flip_trains_weigh_like_shorter_echo_times():

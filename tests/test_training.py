@@ -27,7 +27,11 @@ from tumsyn_bids.training.data import (
     real_sample,
     simulated_sample,
 )
-from tumsyn_bids.training.losses import structural_dissimilarity, synthesis_loss
+from tumsyn_bids.training.losses import (
+    structural_dissimilarity,
+    synthesis_loss,
+    tail_difference,
+)
 from tumsyn_bids.training.synthesis import TrainingSettings, prompt_vocabulary, train_synthesis
 
 SMALL = TrainingSettings(
@@ -156,6 +160,36 @@ def test_excluded_people_are_not_read(pairs):
     assert people[0].person.sex == 'F'
 
 
+def test_derivatives_of_the_app_are_read_by_session_without_synthetic_images(tmp_path):
+    folder = tmp_path / 'sub-01' / 'ses-2' / 'anat'
+    folder.mkdir(parents=True)
+    affine = np.diag([1.5, 1.5, 3.0, 1.0])
+    rng = np.random.default_rng(0)
+    inside = np.zeros((24, 24, 12), np.uint8)
+    inside[4:20, 4:20, 2:10] = 1
+    stem = 'sub-01_ses-2_space-individual_'
+    for name in ('desc-preproc_T1w', 'desc-preproc_FLAIR', 'res-1mm_desc-synth_T2w'):
+        data = rng.uniform(50, 100, inside.shape).astype('f4')
+        nb.save(nb.Nifti1Image(data, affine), folder / f'{stem}{name}.nii.gz')
+    nb.save(nb.Nifti1Image(inside, affine), folder / f'{stem}desc-brain_mask.nii.gz')
+    (person,) = load_paired_subjects(tmp_path)
+    assert person.label == 'sub-01_ses-2'
+    assert set(person.images) == {'T1w', 'FLAIR'}
+    assert person.voxel_size == (1.5, 1.5, 3.0)
+    assert person.mask.sum() == pytest.approx(inside.sum() * 6.75, rel=0.1)
+    assert not person.images['T1w'][~person.mask].any()
+    sample = real_sample(rng, [person], patch=16, n_targets=1)
+    assert parse_prompt(sample.prompts[0]).voxel_size == (1.5, 1.5, 3.0)
+
+
+def test_the_tail_is_a_matter_of_values_not_of_places():
+    rng = np.random.default_rng(0)
+    target = torch.from_numpy(rng.random((1, 1, 16, 16, 16), dtype='f4'))
+    mask = torch.ones(1, 1, 16, 16, 16)
+    assert float(tail_difference(target.flip(-1), target, mask)) == 0
+    assert float(tail_difference(0.9 * target, target, mask)) == pytest.approx(0.1, rel=0.02)
+
+
 def test_real_targets_are_those_of_the_prompt(pairs):
     people = load_paired_subjects(pairs, exclude=('sub-02',))
     for seed in range(6):
@@ -186,7 +220,7 @@ def test_vocabulary_is_small_and_complete():
 
 def test_training_learns_and_writes_a_usable_model(labelmaps, pairs, tmp_path):
     folder = train_synthesis(
-        tmp_path, labelmaps=labelmaps, pairs=pairs, exclude=('sub-02',), settings=SMALL
+        tmp_path, labelmaps=labelmaps, pairs=[pairs], exclude=('sub-02',), settings=SMALL
     )
     loaded = load_model(folder)
     assert loaded.version == 'step 40 of 40'

@@ -106,7 +106,14 @@ def _add_train(commands) -> None:
     parser.add_argument('stage', choices=('synthesis',), help='the part to train')
     parser.add_argument('out', type=absolute_path, help='folder; an interrupted run is resumed')
     parser.add_argument('--labelmaps', type=absolute_path, help='folder of head label maps')
-    parser.add_argument('--pairs', type=absolute_path, help='dataset of co-registered contrasts')
+    parser.add_argument(
+        '--pairs',
+        type=absolute_path,
+        nargs='+',
+        default=[],
+        metavar='DATASET',
+        help='derivatives with co-registered contrasts, such as those of tumsyn-bids',
+    )
     parser.add_argument(
         '--exclude', nargs='+', default=(), metavar='NAME', help='people, files left out'
     )

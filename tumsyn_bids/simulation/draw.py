@@ -13,7 +13,8 @@ import numpy as np
 from ..acquisition import Acquisition
 from .signals import null_inversion_time
 
-CSF_T1 = 4.0
+#: Relaxation times of CSF in seconds.
+CSF_T1, CSF_T2 = 4.0, 1.5
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def draw_field_strength(rng: np.random.Generator) -> float:
 
 def _inversion_time(rng, family: Family, tr: float, te: float) -> float | None:
     if family.nulls_csf:
-        return null_inversion_time(CSF_T1, tr=tr, te=te) * float(rng.uniform(0.93, 1.05))
+        nulling = null_inversion_time(CSF_T1, CSF_T2, tr=tr, te=te)
+        return nulling * float(rng.uniform(0.93, 1.05))
     if family.ti is None:
         return None
     return min(float(rng.uniform(*family.ti)), 0.6 * tr)

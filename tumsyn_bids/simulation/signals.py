@@ -20,7 +20,8 @@ RELAXIVITY_T1 = 3.7
 RELAXIVITY_T2 = 5.0
 #: Nominal TE above which a turbo spin echo must be a variable-flip-angle train.
 VARIABLE_FLIP_TE = 0.25
-_VARIABLE_FLIP_EQUIVALENT = 0.2
+#: Seconds of transverse decay before the inversion of a FLAIR with a variable-flip-angle train.
+T2_PREPARATION = 0.125
 _ECHO_SPACING = 7.5e-3
 _ECHOES_PER_SHOT = 176
 
@@ -34,9 +35,10 @@ def effective_echo_time(te: float) -> float:
     """Return the echo time that a plain spin echo of the same T2 weighting would have.
 
     Trains with variable flip angles (SPACE, CUBE, VISTA) store part of the magnetisation
-    longitudinally, so their nominal TE overstates the T2 weighting about fivefold.
+    longitudinally and are designed for one T2 weighting at any length: nominal 0.4 to 0.56 s weigh
+    as 0.09 to 0.11 s do.
     """
-    return te * _VARIABLE_FLIP_EQUIVALENT if te > VARIABLE_FLIP_TE else te
+    return 0.08 + 0.05 * te if te > VARIABLE_FLIP_TE else te
 
 
 def turbo_spin_echo(tissue: Relaxation, *, tr: float, te: float):
@@ -50,17 +52,41 @@ def turbo_spin_echo(tissue: Relaxation, *, tr: float, te: float):
 
 
 def inversion_turbo_spin_echo(tissue: Relaxation, *, tr: float, te: float, ti: float):
-    """Return the signal of a turbo spin echo after an inversion (FLAIR, T1-TIRM)."""
+    """Return the signal of a turbo spin echo after an inversion (FLAIR, T1-TIRM).
+
+    With a variable-flip-angle train the inversion is prepared by T2 (see :func:`inverted_share`),
+    without which cortex would be darker than white matter at the short TR of these sequences.
+    """
+    inverted = inverted_share(tissue.t2, te=te)
     te = effective_echo_time(te)
     recovery_time = max(tr - 2 * te, 1.05 * ti)
-    longitudinal = 1 - 2 * np.exp(-ti / tissue.t1) + np.exp(-recovery_time / tissue.t1)
+    before = -np.expm1(-(recovery_time - ti) / tissue.t1)
+    longitudinal = 1 - (1 + inverted * before) * np.exp(-ti / tissue.t1)
     return tissue.pd * np.abs(longitudinal) * np.exp(-te / (1.15 * tissue.t2))
 
 
-def null_inversion_time(t1: float, *, tr: float, te: float) -> float:
-    """Return the TI (s) at which a tissue of this T1 gives no signal in a FLAIR."""
+def inverted_share(t2, *, te: float):
+    """Return which part of the longitudinal magnetisation an inversion turns over.
+
+    All of it, or, before a variable-flip-angle train, what has not decayed with T2 in the module
+    that vendors put in front (Siemens' non-selective T2 IR, GE's T2 Prep): fluid is inverted,
+    tissue hardly.
+
+    Parameters
+    ----------
+    t2 : float or ndarray
+        In seconds.
+    te : float
+        Nominal echo time in seconds.
+    """
+    return np.exp(-T2_PREPARATION / t2) if te > VARIABLE_FLIP_TE else 1.0
+
+
+def null_inversion_time(t1: float, t2: float, *, tr: float, te: float) -> float:
+    """Return the TI (s) at which a tissue of this T1 and T2 (s) gives no signal in a FLAIR."""
     recovery_time = tr - 2 * effective_echo_time(te)
-    return t1 * (np.log(2) - np.log1p(np.exp(-recovery_time / t1)))
+    inverted = inverted_share(t2, te=te)
+    return t1 * (np.log1p(inverted) - np.log1p(inverted * np.exp(-recovery_time / t1)))
 
 
 def spoiled_gradient_echo(tissue: Relaxation, *, tr: float, te: float, flip_angle: float):

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from ..acquisition import CONTRASTS, FIELDS, Acquisition
 from ..errors import UsageError
+from ..grids import Grid, resample
 from ..prompt import render_prompt
 from ..simulation.draw import draw_acquisition
 from ..simulation.generator import (
@@ -67,14 +68,17 @@ class PairedSubject:
     person : Acquisition
         Age and sex; nothing else is set.
     images : dict of str to ndarray of float32, shape (X, Y, Z)
-        By contrast; the 98th percentile of the brain is 1.
+        By contrast, on 1 mm voxels; the 98th percentile of the brain is 1.
     mask : ndarray of bool, shape (X, Y, Z)
+    voxel_size : tuple of 3 float
+        In mm, of the grid that the images came on: what they resolve.
     """
 
     label: str
     person: Acquisition
     images: dict[str, np.ndarray]
     mask: np.ndarray
+    voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 def scale_brain(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -86,47 +90,54 @@ def scale_brain(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 def load_paired_subjects(
     dataset: str | Path, *, exclude: tuple[str, ...] = ()
 ) -> list[PairedSubject]:
-    """Read the people of a derivative dataset whose brain-only images share one grid.
+    """Read the people of a derivative dataset whose images of a session share one grid.
 
     Parameters
     ----------
     dataset : path-like
-        BIDS derivatives with ``desc-brain`` or ``desc-preproc`` images.
+        BIDS derivatives: ``desc-brain`` images without skull, or ``desc-preproc`` images with a
+        ``desc-brain_mask``, as ``tumsyn-bids`` writes them. Synthetic images are not read.
     exclude : tuple of str
         Labels (``sub-19``) that must not be read.
 
     Raises
     ------
     UsageError
-        If no subject with two or more contrasts is left.
+        If no session with two or more contrasts is left, or its images lie on different grids.
     """
     dataset = Path(dataset)
     subjects = []
-    for folder in sorted(path for path in dataset.glob('sub-*') if path.name not in exclude):
+    for folder in _session_folders(dataset, exclude):
         images = _aligned_images(folder)
         if len(images) >= 2:
-            subjects.append(_paired_subject(dataset, folder.name, images))
+            subjects.append(_paired_subject(dataset, folder, images))
     if not subjects:
         raise UsageError(
             'holds no subject with two contrasts on one grid',
             path=dataset,
-            remedy='Give a dataset of co-registered, brain-extracted images',
+            remedy='Give a dataset of co-registered images with brain masks',
         )
     return subjects
 
 
+def _session_folders(dataset: Path, exclude: tuple[str, ...]) -> list[Path]:
+    people = [path for path in sorted(dataset.glob('sub-*/')) if path.name not in exclude]
+    return [folder for person in people for folder in sorted(person.glob('ses-*/')) or [person]]
+
+
 def _aligned_images(folder: Path) -> dict[str, nb.Nifti1Image]:
     images: dict[str, nb.Nifti1Image] = {}
-    for path in sorted(folder.rglob('*_desc-*.nii.gz')):
-        name = path.name.removesuffix('.nii.gz')
-        suffix = name.rsplit('_', 1)[-1]
-        contrast = 'T1CE' if suffix == 'T1w' and '_ce-' in name else suffix
-        if contrast in CONTRASTS:
-            images[contrast] = nb.as_closest_canonical(nb.load(path))
+    for kind in ('brain', 'preproc'):
+        for path in sorted(folder.rglob(f'*_desc-{kind}_*.nii.gz')):
+            suffix = path.name.removesuffix('.nii.gz').rsplit('_', 1)[-1]
+            contrast = 'T1CE' if suffix == 'T1w' and '_ce-' in path.name else suffix
+            if contrast in CONTRASTS:
+                images[contrast] = nb.as_closest_canonical(nb.load(path))
     return images
 
 
-def _paired_subject(dataset: Path, label: str, images) -> PairedSubject:
+def _paired_subject(dataset: Path, folder: Path, images) -> PairedSubject:
+    label = '_'.join(folder.relative_to(dataset).parts)
     grids = {(img.shape, img.affine.round(3).tobytes()) for img in images.values()}
     if len(grids) > 1:
         raise UsageError(
@@ -134,11 +145,23 @@ def _paired_subject(dataset: Path, label: str, images) -> PairedSubject:
             path=dataset,
             remedy='Resample them to one grid first',
         )
-    arrays = {name: np.asarray(img.dataobj, dtype=np.float32) for name, img in images.items()}
-    mask = np.logical_or.reduce([array != 0 for array in arrays.values()])
+    grid = Grid.of(next(iter(images.values())))
+    fine = grid if np.allclose(grid.zooms, 1, atol=0.01) else grid.with_zooms((1.0, 1.0, 1.0))
+    arrays = {name: resample(img, fine) for name, img in images.items()}
+    masks = sorted(folder.rglob('*_desc-brain_mask.nii.gz'))
+    if masks:
+        drawn = nb.load(masks[0])
+        share = nb.Nifti1Image(np.asarray(drawn.dataobj, dtype=np.float32), drawn.affine)
+        mask = resample(share, fine) > 0.5
+    else:
+        mask = np.logical_or.reduce([array != 0 for array in arrays.values()])
     box = _bounding_box(mask, margin=8)
-    scaled = {name: scale_brain(array[box], mask[box]) for name, array in arrays.items()}
-    return PairedSubject(label, _person(dataset, label), scaled, mask[box])
+    scaled = {
+        name: scale_brain(array[box], mask[box]) * mask[box] for name, array in arrays.items()
+    }
+    person = _person(dataset, folder.relative_to(dataset).parts[0])
+    voxel_size = tuple(round(float(zoom), 2) for zoom in grid.zooms)
+    return PairedSubject(label, person, scaled, mask[box], voxel_size)
 
 
 def _bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
@@ -220,7 +243,7 @@ def real_sample(
     source = images[0] * mask
     if rng.random() < 0.7:
         source = corrupt_source(rng, source, mask, strength=0.6)
-    shown, *wanted = (_real_acquisition(rng, name, subject.person) for name in names)
+    shown, *wanted = (_real_acquisition(rng, name, subject) for name in names)
     return Sample(
         source=source,
         targets=np.stack(images[1:]) * mask,
@@ -230,11 +253,12 @@ def real_sample(
     )
 
 
-def _real_acquisition(rng, contrast: str, person: Acquisition) -> Acquisition:
+def _real_acquisition(rng, contrast: str, subject: PairedSubject) -> Acquisition:
     acquisition = Acquisition(contrast=contrast)
     if rng.random() < 0.6:
         acquisition = _usual(rng, contrast)
-    return acquisition.replace(age=person.age, sex=person.sex, voxel_size=(1.0, 1.0, 1.0))
+    person = subject.person
+    return acquisition.replace(age=person.age, sex=person.sex, voxel_size=subject.voxel_size)
 
 
 def _source_prompt(rng, acquisition: Acquisition) -> str:

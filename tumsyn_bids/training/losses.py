@@ -32,25 +32,25 @@ def gradient_difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return sum(delta.diff(dim=axis).abs().mean() for axis in (-3, -2, -1)) / 3
 
 
-def tail_difference(predicted, target, mask, share: float = 0.05) -> torch.Tensor:
-    """Return how far the darkest and the brightest voxels are from those of the target.
+def tail_difference(predicted, target, mask, share: float = 0.01) -> torch.Tensor:
+    """Return how far the brightest voxels are from those of the target.
 
     Compares sorted values, not places. Regression shrinks towards the mean what it is unsure of,
-    most of all small bright and dark structures; an image is then too flat, and scaling it by a
-    high percentile, as viewers and metrics do, shifts all of it.
+    most of all small bright structures; an image is then too flat, and scaling it by a high
+    percentile, as viewers and metrics do, shifts all of it. The share is small because a larger
+    one makes the network guess where bright structures are, which costs more than it gains.
 
     Parameters
     ----------
     predicted, target : Tensor, shape (B, T, X, Y, Z)
     mask : Tensor, shape (B, 1, X, Y, Z)
     share : float
-        Part of the voxels inside the mask that counts as a tail.
+        Part of the voxels inside the mask that counts as the tail.
     """
     inside = mask[0, 0] > 0
-    ours, theirs = (image[0, :, inside].sort(dim=1).values for image in (predicted, target))
-    count = max(int(share * ours.shape[1]), 1)
-    delta = (ours - theirs).abs()
-    return (delta[:, :count].mean() + delta[:, -count:].mean()) / 2
+    count = max(int(share * int(inside.sum())), 1)
+    ours, theirs = (image[0, :, inside].topk(count, dim=1).values for image in (predicted, target))
+    return (ours - theirs).abs().mean()
 
 
 def synthesis_loss(predicted, target, mask) -> torch.Tensor:
@@ -71,5 +71,5 @@ def synthesis_loss(predicted, target, mask) -> torch.Tensor:
         pointwise
         + 0.1 * structural_dissimilarity(predicted, target)
         + 0.3 * gradient_difference(predicted, target) / share
-        + 0.75 * tail_difference(predicted, target, mask)
+        + 0.3 * tail_difference(predicted, target, mask)
     )

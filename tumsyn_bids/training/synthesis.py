@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -114,7 +115,7 @@ def train_synthesis(
     out_dir: str | Path,
     *,
     labelmaps: str | Path | None = None,
-    pairs: str | Path | None = None,
+    pairs: Sequence[str | Path] = (),
     exclude: tuple[str, ...] = (),
     settings: TrainingSettings | None = None,
     max_minutes: float | None = None,
@@ -127,8 +128,8 @@ def train_synthesis(
         Receives ``checkpoint.pt``, ``log.csv``, ``manifest.json`` and the folder ``model``.
     labelmaps : path-like, optional
         Folder of whole-head label maps (FreeSurfer numbers, 1 mm).
-    pairs : path-like, optional
-        Dataset of real people with several contrasts on one grid.
+    pairs : sequence of path-like
+        Datasets of real people with several contrasts on one grid.
     exclude : tuple of str
         People of ``pairs`` and files of ``labelmaps`` that must not be seen.
     settings : TrainingSettings
@@ -149,7 +150,7 @@ def train_synthesis(
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     volumes = _load_volumes(labelmaps, exclude)
-    people = load_paired_subjects(pairs, exclude=exclude) if pairs else []
+    people = [person for path in pairs for person in load_paired_subjects(path, exclude=exclude)]
     if not volumes and not people:
         raise UsageError('there is nothing to train on', remedy='Give --labelmaps or --pairs')
     manifest = _write_manifest(out_dir, settings, volumes, people, exclude)
