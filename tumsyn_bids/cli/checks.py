@@ -9,6 +9,9 @@ from pathlib import Path
 from ..errors import UsageError
 from ..settings import Settings
 
+#: Linux allows 4096 bytes in a path and 255 in a name; our files need part of them.
+MAX_FOLDER_BYTES, MAX_NAME_BYTES = 3400, 255
+
 
 def check_settings(settings: Settings) -> None:
     """Raise :class:`UsageError` for the first thing that makes a run impossible."""
@@ -27,6 +30,8 @@ def check_settings(settings: Settings) -> None:
             path=settings.work_dir,
             remedy='Give another work directory with -w',
         )
+    check_length(settings.output_dir, 'the output directory')
+    check_length(settings.work_dir, 'the work directory (-w)')
     check_writable(settings.output_dir, 'the output directory')
     check_writable(settings.work_dir, 'the work directory (-w)')
     for path in (
@@ -48,6 +53,19 @@ def check_settings(settings: Settings) -> None:
             remedy="Install it with pip install 'tumsyn-bids[hdbet]', or use --skull-strip ants",
         )
     check_device(settings.device)
+
+
+def check_length(path: Path, what: str) -> None:
+    """Raise :class:`UsageError` where files in a folder would have paths that are too long."""
+    length = len(os.fsencode(path))
+    names = [len(os.fsencode(part)) for part in path.parts]
+    if length > MAX_FOLDER_BYTES or max(names) > MAX_NAME_BYTES:
+        raise UsageError(
+            f'is too long for {what} ({length} bytes)',
+            path=path,
+            remedy=f'Choose a folder of at most {MAX_FOLDER_BYTES} bytes, '
+            f'{MAX_NAME_BYTES} in each name',
+        )
 
 
 def check_device(device: str) -> None:
