@@ -104,7 +104,7 @@ def test_a_lock_that_somebody_took_over_is_left_to_him(tmp_path):
     path = tmp_path / 'sub-01.lock'
     with ParticipantLocks(tmp_path) as locks:
         locks.acquire('01')
-        rewrite(path, token='of another')  # noqa: S106 - no password
+        rewrite(path, token='of another')
     assert path.exists()
 
 

@@ -240,6 +240,14 @@ def read_header(path: str | Path) -> tuple[tuple[int, ...], tuple[float, float, 
             remedy=f"Fetch its content with datalad get '{path}'" if link else 'Check the path',
         )
     try:
+        path.open('rb').close()
+    except OSError as error:
+        raise ScanError(
+            f'the image cannot be read ({error.strerror})',
+            path=path,
+            remedy='Check its permissions and the disk',
+        ) from error
+    try:
         img = nb.load(path)
         zooms = nb.affines.voxel_sizes(img.affine)
     except (OSError, EOFError, ValueError, zlib.error, nb.filebasedimages.ImageFileError) as error:

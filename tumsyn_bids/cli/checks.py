@@ -13,8 +13,17 @@ from ..settings import Settings
 MAX_FOLDER_BYTES, MAX_NAME_BYTES = 3400, 255
 
 
-def check_settings(settings: Settings) -> None:
-    """Raise :class:`UsageError` for the first thing that makes a run impossible."""
+def check_settings(settings: Settings, *, dry_run: bool = False) -> None:
+    """Raise :class:`UsageError` for the first thing that makes a run impossible.
+
+    Parameters
+    ----------
+    settings : Settings
+    dry_run : bool
+        Nothing will be written, so that nothing needs to be writable.
+    """
+    check_length(settings.output_dir, 'the output directory')
+    check_length(settings.work_dir, 'the work directory (-w)')
     if not settings.bids_dir.is_dir():
         raise UsageError(
             'is not a folder', path=settings.bids_dir, remedy='Give the root of a BIDS dataset'
@@ -24,16 +33,7 @@ def check_settings(settings: Settings) -> None:
     if settings.bids_database_dir is not None:
         _check_apart(settings.bids_dir, settings.bids_database_dir, 'the index of the dataset')
         check_writable(settings.bids_database_dir, 'the index of the dataset')
-    if settings.work_dir.resolve() == settings.output_dir.resolve():
-        raise UsageError(
-            'is both the output and the work directory',
-            path=settings.work_dir,
-            remedy='Give another work directory with -w',
-        )
-    check_length(settings.output_dir, 'the output directory')
-    check_length(settings.work_dir, 'the work directory (-w)')
-    check_writable(settings.output_dir, 'the output directory')
-    check_writable(settings.work_dir, 'the work directory (-w)')
+    _check_folders(settings, dry_run)
     for path in (
         settings.bids_filter_file,
         settings.targets_file,
@@ -53,6 +53,19 @@ def check_settings(settings: Settings) -> None:
             remedy="Install it with pip install 'tumsyn-bids[hdbet]', or use --skull-strip ants",
         )
     check_device(settings.device)
+
+
+def _check_folders(settings: Settings, dry_run: bool) -> None:
+    if settings.work_dir.resolve() == settings.output_dir.resolve():
+        raise UsageError(
+            'is both the output and the work directory',
+            path=settings.work_dir,
+            remedy='Give another work directory with -w',
+        )
+    if dry_run:
+        return
+    check_writable(settings.output_dir, 'the output directory')
+    check_writable(settings.work_dir, 'the work directory (-w)')
 
 
 def check_length(path: Path, what: str) -> None:

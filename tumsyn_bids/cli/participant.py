@@ -74,7 +74,7 @@ def run_participant(request: Request) -> int:
     """Process the sessions of a dataset and return the exit code."""
     begun = time.monotonic()
     settings = request.settings
-    check_settings(settings)
+    check_settings(settings, dry_run=request.dry_run)
     plans, failures = make_plans(settings)
     if request.dry_run:
         from .plan_table import format_plans
