@@ -48,7 +48,8 @@ def _termination_as_interrupt() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        if signal.getsignal(signal.SIGTERM) is _interrupt_once:  # else it stays ignored to the end
+            signal.signal(signal.SIGTERM, former)
 
 
 def _interrupt_once(number, frame) -> None:
