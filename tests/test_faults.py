@@ -88,8 +88,10 @@ def test_warned_by_the_batch_system_then_resumed_in_an_odd_place(command, tmp_pa
     run = command(folder, 'sub-02')
     bare = {**os.environ, 'LC_ALL': 'C', 'LANG': ''}
     first = start(run, 'extract brain', env=bare, start_new_session=True)
-    # Meanwhile, a second process may not touch the participant.
+    # Meanwhile, a second process may not touch the participant; the first is slow.
+    os.killpg(first.pid, signal.SIGSTOP)
     second = finish(run, 1)
+    os.killpg(first.pid, signal.SIGCONT)
     assert f'process {first.pid} on' in second.stderr
     assert 'out/logs/locks/sub-02.lock' in second.stderr
     assert '1 left to another process' in second.stdout.splitlines()[-1]
