@@ -1,6 +1,6 @@
 """Kill a run at random, start it again, and compare the outputs with those of a quiet run.
 
-    python benchmarks/chaos.py WORK --kills 20 [--participant-label 02] [--keep]
+    python benchmarks/chaos.py WORK --kills 20 [--skull-strip none]
 
 Everything is made in the folder WORK: a small phantom, a tiny model with random weights, a quiet
 run, and a run whose whole process tree is killed (SIGKILL) after random times. Compared byte for
@@ -38,7 +38,7 @@ def main(argv=None) -> int:
     _make_inputs(work, options.participant_label)
     rng = random.Random(options.seed)
 
-    seconds = _run(work, 'quiet')
+    seconds = _run(work, 'quiet', options)
     print(f'quiet run: {seconds:.0f} s', flush=True)
     for name in ('chaos-out', 'chaos-work'):
         shutil.rmtree(work / name, ignore_errors=True)
@@ -47,14 +47,14 @@ def main(argv=None) -> int:
     while survived < options.kills:
         starts += 1
         after = rng.uniform(options.soonest, max(seconds, options.soonest + 1))
-        if _run(work, 'chaos', kill_after=after) is None:
+        if _run(work, 'chaos', options, kill_after=after) is None:
             survived += 1
             print(f'kill {survived}: after {after:.1f} s', flush=True)
         else:  # it was done before; begin anew so that every kill meets work
             _compare(work)
             shutil.rmtree(work / 'chaos-out')
             shutil.rmtree(work / 'chaos-work')
-    _run(work, 'chaos')
+    _run(work, 'chaos', options)
     differing = _compare(work)
     left = [path for path in (work / 'chaos-out').rglob('.*') if path.name != '.bidsignore']
     locks = list((work / 'chaos-out').rglob('*.lock'))
@@ -77,6 +77,7 @@ def _parse(argv):
     parser.add_argument(
         '--soonest', type=float, default=5.0, metavar='S', help='no kill before so many seconds'
     )
+    parser.add_argument('--skull-strip', default='ants', help='none is quicker')
     parser.add_argument('--keep', action='store_true', help='keep the folder if nothing differs')
     return parser.parse_args(argv)
 
@@ -99,11 +100,12 @@ def _make_inputs(work: Path, subjects: list[str]) -> None:
     (work / 'targets.json').write_text(json.dumps(TARGETS))
 
 
-def _run(work: Path, name: str, *, kill_after: float | None = None) -> float | None:
+def _run(work: Path, name: str, options, *, kill_after: float | None = None) -> float | None:
     """Run to the end and return the seconds, or kill the process tree and return None."""
     command = [sys.executable, '-m', 'tumsyn_bids', work / 'ds', work / f'{name}-out']
     command += ['participant', '-w', work / f'{name}-work', '--model', work / 'model']
     command += ['--targets', work / 'targets.json', '--nprocs', 1, '--omp-nthreads', 1]
+    command += ['--skull-strip', options.skull_strip]
     begun = time.monotonic()
     log = open(work / f'{name}.log', 'a')  # noqa: SIM115 - closed below
     process = subprocess.Popen(
