@@ -25,7 +25,8 @@ import psutil
 
 #: Times and durations of a run; its folders are replaced as well.
 TIMES = re.compile(
-    rb'\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(\+00:00|Z| UTC)?'
+    rb'<td class="number">[\d.]+</td><td style="width: 20rem">.*?</td>'  # steps in the report
+    rb'|\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(\+00:00|Z| UTC)?'
     rb'|\d{8}-\d{6}_[0-9a-f]{6}|\b\d+(\.\d+)? (s|min)\b( \d\d s)?'
 )
 TARGETS = [{'name': 'flat', 'suffix': 'T2w', 'voxel_size': 4}]
@@ -43,7 +44,7 @@ def main(argv=None) -> int:
     for name in ('chaos-out', 'chaos-work'):
         shutil.rmtree(work / name, ignore_errors=True)
     # A run that is killed at once comes to nothing; the longest waits end most of a session.
-    survived, starts = 0, 0
+    survived, starts, differing = 0, 0, set()
     while survived < options.kills:
         starts += 1
         after = rng.uniform(options.soonest, max(seconds, options.soonest + 1))
@@ -51,16 +52,16 @@ def main(argv=None) -> int:
             survived += 1
             print(f'kill {survived}: after {after:.1f} s', flush=True)
         else:  # it was done before; begin anew so that every kill meets work
-            _compare(work)
+            differing |= _compare(work)
             shutil.rmtree(work / 'chaos-out')
             shutil.rmtree(work / 'chaos-work')
     _run(work, 'chaos', options)
-    differing = _compare(work)
+    differing |= _compare(work)
     left = [path for path in (work / 'chaos-out').rglob('.*') if path.name != '.bidsignore']
     locks = list((work / 'chaos-out').rglob('*.lock'))
     print(f'starts: {starts + 1}, kills survived: {survived}')
     print(f'files compared: {len(_contents(work, "quiet"))}, differing: {len(differing)}')
-    for name in differing:
+    for name in sorted(differing):
         print(f'  {name}')
     print(f'half-written files left: {len(left)}, locks left: {len(locks)}')
     if not options.keep and not differing:
@@ -141,10 +142,9 @@ def _kill_tree(pid: int) -> None:
     psutil.wait_procs(tree, timeout=30)
 
 
-def _compare(work: Path) -> list[str]:
+def _compare(work: Path) -> set[str]:
     quiet, chaos = _contents(work, 'quiet'), _contents(work, 'chaos')
-    names = sorted(quiet.keys() | chaos.keys())
-    return [name for name in names if quiet.get(name) != chaos.get(name)]
+    return {name for name in quiet.keys() | chaos.keys() if quiet.get(name) != chaos.get(name)}
 
 
 def _contents(work: Path, name: str) -> dict[str, bytes]:
