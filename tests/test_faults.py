@@ -292,3 +292,18 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path):
     assert all(path.exists() for path in stay)
     os.utime(stay[-1], (1, 1))
     assert sweep([stay[-1]], older_than=86400) == [stay[-1]]
+
+
+def test_an_interrupted_plugin_does_not_finish_first_what_it_is_at():
+    code = """
+import subprocess, sys
+from tumsyn_bids.cli.plugin import _children_stopped_if_interrupted
+child = subprocess.Popen(['sleep', '600'])
+try:
+    with _children_stopped_if_interrupted():
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    print(child.wait(10))
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout == '-9\n'
