@@ -153,7 +153,9 @@ def test_readme_gives_the_commands_that_are_checked(repository):
     assert test in checks
 
 
-@pytest.mark.parametrize('document', ['README.md', 'docs/installation.md', 'docs/containers.md'])
+@pytest.mark.parametrize(
+    'document', ['README.md', 'docs/installation.md', 'docs/containers.md', 'docs/hpc.md']
+)
 def test_links_between_documents_lead_somewhere(repository, document):
     path = repository / document
     links = re.findall(r'\]\((?!https?:)([^)#]+)', path.read_text())

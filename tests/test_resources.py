@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -65,6 +67,9 @@ def test_memory_in_a_container_whose_proc_names_the_host_path(machine):
         ({'SLURM_MEM_PER_NODE': '16384'}, 16),
         ({'SLURM_MEM_PER_NODE': '0'}, 64),
         ({'SLURM_MEM_PER_CPU': '2048', 'SLURM_CPUS_ON_NODE': '4'}, 8),
+        ({'SLURM_MEM_PER_CPU': '2048', 'SLURM_CPUS_PER_TASK': '3'}, 6),
+        ({'SLURM_MEM_PER_GPU': '10240', 'SLURM_GPUS_ON_NODE': '2'}, 20),
+        ({'SLURM_MEM_PER_CPU': '2048'}, 64),
         ({'SLURM_MEM_PER_NODE': 'rubbish'}, 64),
     ],
 )
@@ -92,3 +97,33 @@ def test_no_quota_leaves_the_affinity(machine):
 
 def test_cpus_of_a_slurm_task(machine):
     assert available_cpus(env={'SLURM_CPUS_PER_TASK': '1'}, **machine('', {})) == 1
+
+
+def test_the_tightest_memory_limit_counts(machine):
+    where = machine(
+        '4:memory:/a\n0::/b\n',
+        {'memory/a/memory.limit_in_bytes': f'{6 * GIB}\n', 'b/memory.max': f'{5 * GIB}\n'},
+    )
+    env = {'SLURM_MEM_PER_NODE': '7168'}
+    assert available_memory_gb(env=env, host_bytes=64 * GIB, **where) == 5
+
+
+def test_cpus_cgroup_v2_parent_is_tighter_than_child(machine):
+    where = machine(
+        '0::/slurm/job1\n',
+        {'slurm/cpu.max': '100000 100000\n', 'slurm/job1/cpu.max': '900000 100000\n'},
+    )
+    assert available_cpus(env={}, **where) == 1
+
+
+def test_a_quota_below_one_processor_is_one(machine):
+    assert available_cpus(env={}, **machine('0::/\n', {'cpu.max': '20000 100000\n'})) == 1
+
+
+def test_cpus_follow_the_affinity_that_a_batch_system_has_set():
+    code = (
+        'import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))});'
+        'from tumsyn_bids.resources import available_cpus; print(available_cpus(env={}))'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout == '1\n'

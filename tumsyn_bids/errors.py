@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from pathlib import Path
 
 EXIT_OK = 0
@@ -72,3 +74,43 @@ class ModelError(TumsynError):
     """A checkpoint or model configuration cannot be used."""
 
     exit_code = EXIT_USAGE
+
+
+_AGAIN = 'then start the same command again; what is done is not done again'
+#: Errors of a disk that no program can mend, in words, each with what to do.
+STORAGE_PROBLEMS = {
+    errno.ENOSPC: ('no space is left on the disk', f'Free some space, {_AGAIN}'),
+    errno.EDQUOT: ('the disk quota is used up', f'Free some space or raise the quota, {_AGAIN}'),
+    errno.EFBIG: ('the file would exceed the size limit', f'Raise the limit, {_AGAIN}'),
+    errno.EROFS: (
+        'the file system is read-only',
+        f'Choose another folder or remount it, {_AGAIN}',
+    ),
+    errno.EIO: ('the disk reports an error', f'Look at the disk, {_AGAIN}'),
+    errno.ENAMETOOLONG: ('the path is too long', 'Choose a folder with a shorter path'),
+}
+_ERRNO = re.compile(r"\[Errno (?P<number>\d+)\][^:]*(?:: '(?P<path>[^']*)')?")
+
+
+def storage_error(error: OSError, folder: str | Path) -> SessionError | None:
+    """Word an error of the disk; ``None`` where it is of another kind.
+
+    Parameters
+    ----------
+    error : OSError
+    folder : path-like
+        Named where the error does not name the file.
+    """
+    known = STORAGE_PROBLEMS.get(error.errno)
+    if known is None:
+        return None
+    return SessionError(known[0], path=error.filename or folder, remedy=known[1])
+
+
+def explain_storage(reason: str, folder: str | Path) -> str:
+    """Put an error of the disk that somebody has worded as ``[Errno 28] …`` into our words."""
+    match = _ERRNO.search(reason)
+    if match is None:
+        return reason
+    error = storage_error(OSError(int(match['number']), '', match['path'] or None), folder)
+    return reason if error is None else str(error)

@@ -58,12 +58,16 @@ def _host_memory() -> float:
 
 
 def _slurm_memory_mb(env: Mapping[str, str]) -> list[float]:
-    """SLURM states megabytes, for the node or for each processor; 0 means the whole node."""
+    """SLURM states megabytes, for the node, each processor or GPU; 0 means the whole node."""
     limits = [value for value in _numbers([env.get('SLURM_MEM_PER_NODE')]) if value > 0]
-    per_cpu = _numbers([env.get('SLURM_MEM_PER_CPU')])
-    cpus = _numbers([env.get('SLURM_CPUS_ON_NODE') or env.get('SLURM_CPUS_PER_TASK')])
-    if per_cpu and cpus and per_cpu[0] > 0:
-        limits.append(per_cpu[0] * cpus[0])
+    parts = {
+        'SLURM_MEM_PER_CPU': env.get('SLURM_CPUS_ON_NODE') or env.get('SLURM_CPUS_PER_TASK'),
+        'SLURM_MEM_PER_GPU': env.get('SLURM_GPUS_ON_NODE'),
+    }
+    for name, text in parts.items():
+        each, count = _numbers([env.get(name)]), _numbers([text])
+        if each and count and each[0] > 0:
+            limits.append(each[0] * count[0])
     return limits
 
 

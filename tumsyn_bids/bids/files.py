@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_STAGED = re.compile(r'\.[0-9a-f]{12}-')
 
 
 @contextmanager
@@ -45,3 +49,28 @@ def write_text(path: str | Path, text: str) -> Path:
     with staged(path) as temporary:
         temporary.write_bytes(content)
     return path
+
+
+def sweep(paths: Iterable[Path], *, older_than: float = 0.0) -> list[Path]:
+    """Remove hidden files that :func:`staged` could not, because its process was killed.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Candidates; what does not bear a hidden name of ours is left alone.
+    older_than : float
+        Seconds. With more than 0, files that another process may be writing now stay.
+
+    Returns
+    -------
+    list of Path
+        What was removed.
+    """
+    removed = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            young = older_than and time.time() - path.stat().st_mtime < older_than
+            if _STAGED.match(path.name) and not young:
+                path.unlink()
+                removed.append(path)
+    return removed

@@ -233,8 +233,20 @@ def read_header(path: str | Path) -> tuple[tuple[int, ...], tuple[float, float, 
 
     path = Path(path)
     if not path.exists():
-        remedy = 'Fetch its content (datalad get)' if path.is_symlink() else 'Check the path'
-        raise ScanError('the image is not there', path=path, remedy=remedy)
+        link = path.is_symlink()
+        raise ScanError(
+            'the image is a link whose target is absent' if link else 'the image is not there',
+            path=path,
+            remedy=f"Fetch its content with datalad get '{path}'" if link else 'Check the path',
+        )
+    try:
+        path.open('rb').close()
+    except OSError as error:
+        raise ScanError(
+            f'the image cannot be read ({error.strerror})',
+            path=path,
+            remedy='Check its permissions and the disk',
+        ) from error
     try:
         img = nb.load(path)
         zooms = nb.affines.voxel_sizes(img.affine)

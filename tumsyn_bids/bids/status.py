@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ..plan import SessionPlan
-from .files import write_text
+from .files import sweep, write_text
 from .tables import to_tsv
 
 STATES = ('complete', 'failed', 'skipped')
@@ -233,6 +233,24 @@ def write_status_table(output_dir: str | Path) -> Path:
         if _record_stamps(output_dir) == seen:
             break
     return path
+
+
+def sweep_output(output_dir: str | Path, participant: str) -> list[Path]:
+    """Remove what a killed process has left half written of a participant that is ours alone.
+
+    Returns
+    -------
+    list of Path
+        What was removed. Hidden files that belong to no single participant go after a day, since
+        another process may be writing them now.
+    """
+    output_dir = Path(output_dir)
+    name = f'sub-{participant}'
+    sessions, locks = (output_dir / 'logs' / folder for folder in ('sessions', 'locks'))
+    own = [*(output_dir / name).rglob('.*'), *output_dir.glob(f'.*-{name}.html')]
+    own += [*sessions.glob(f'.*-{name}.json'), *sessions.glob(f'.*-{name}_ses-*.json')]
+    shared = [*output_dir.glob('.*'), *(output_dir / 'logs').glob('.*'), *locks.glob('.*')]
+    return sweep(own) + sweep(shared, older_than=86400)
 
 
 def fingerprint(

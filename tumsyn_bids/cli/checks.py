@@ -9,9 +9,21 @@ from pathlib import Path
 from ..errors import UsageError
 from ..settings import Settings
 
+#: Linux allows 4096 bytes in a path and 255 in a name; our files need part of them.
+MAX_FOLDER_BYTES, MAX_NAME_BYTES = 3400, 255
 
-def check_settings(settings: Settings) -> None:
-    """Raise :class:`UsageError` for the first thing that makes a run impossible."""
+
+def check_settings(settings: Settings, *, dry_run: bool = False) -> None:
+    """Raise :class:`UsageError` for the first thing that makes a run impossible.
+
+    Parameters
+    ----------
+    settings : Settings
+    dry_run : bool
+        Nothing will be written, so that nothing needs to be writable.
+    """
+    check_length(settings.output_dir, 'the output directory')
+    check_length(settings.work_dir, 'the work directory (-w)')
     if not settings.bids_dir.is_dir():
         raise UsageError(
             'is not a folder', path=settings.bids_dir, remedy='Give the root of a BIDS dataset'
@@ -21,14 +33,7 @@ def check_settings(settings: Settings) -> None:
     if settings.bids_database_dir is not None:
         _check_apart(settings.bids_dir, settings.bids_database_dir, 'the index of the dataset')
         check_writable(settings.bids_database_dir, 'the index of the dataset')
-    if settings.work_dir.resolve() == settings.output_dir.resolve():
-        raise UsageError(
-            'is both the output and the work directory',
-            path=settings.work_dir,
-            remedy='Give another work directory with -w',
-        )
-    check_writable(settings.output_dir, 'the output directory')
-    check_writable(settings.work_dir, 'the work directory (-w)')
+    _check_folders(settings, dry_run)
     for path in (
         settings.bids_filter_file,
         settings.targets_file,
@@ -48,6 +53,32 @@ def check_settings(settings: Settings) -> None:
             remedy="Install it with pip install 'tumsyn-bids[hdbet]', or use --skull-strip ants",
         )
     check_device(settings.device)
+
+
+def _check_folders(settings: Settings, dry_run: bool) -> None:
+    if settings.work_dir.resolve() == settings.output_dir.resolve():
+        raise UsageError(
+            'is both the output and the work directory',
+            path=settings.work_dir,
+            remedy='Give another work directory with -w',
+        )
+    if dry_run:
+        return
+    check_writable(settings.output_dir, 'the output directory')
+    check_writable(settings.work_dir, 'the work directory (-w)')
+
+
+def check_length(path: Path, what: str) -> None:
+    """Raise :class:`UsageError` where files in a folder would have paths that are too long."""
+    length = len(os.fsencode(path))
+    names = [len(os.fsencode(part)) for part in path.parts]
+    if length > MAX_FOLDER_BYTES or max(names) > MAX_NAME_BYTES:
+        raise UsageError(
+            f'is too long for {what} ({length} bytes)',
+            path=path,
+            remedy=f'Choose a folder of at most {MAX_FOLDER_BYTES} bytes, '
+            f'{MAX_NAME_BYTES} in each name',
+        )
 
 
 def check_device(device: str) -> None:

@@ -44,11 +44,18 @@ def _termination_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may handle signals
         return
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    former = signal.signal(signal.SIGTERM, _interrupt_once)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, former)
+        if signal.getsignal(signal.SIGTERM) is _interrupt_once:  # else it stays ignored to the end
+            signal.signal(signal.SIGTERM, former)
+
+
+def _interrupt_once(number, frame) -> None:
+    """Begin to clean up; batch systems repeat the signal, and that shall not disturb it."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _run(argv) -> int:

@@ -6,10 +6,12 @@ import secrets
 import time
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from pathlib import Path
 
 from .. import __version__
-from ..bids.status import SessionRecord, fingerprint, is_complete, write_record
-from ..errors import EXIT_OK, EXIT_SUBJECT_FAILED, ScanError, UsageError
+from ..bids.lock import LockedError, ParticipantLocks
+from ..bids.status import SessionRecord, fingerprint, is_complete, sweep_output, write_record
+from ..errors import EXIT_OK, EXIT_SUBJECT_FAILED, ScanError, UsageError, explain_storage
 from ..plan import SessionPlan
 from ..settings import Settings
 from .checks import check_settings
@@ -34,15 +36,16 @@ class Tally:
     failed: list[str] = field(default_factory=list)
     not_finished: int = 0
     reports_failed: list[str] = field(default_factory=list)
+    in_use: list[str] = field(default_factory=list)
 
     @property
     def ended(self) -> int:
         """Number of sessions that came to an end, good or bad."""
-        return self.complete + self.done_before + len(self.failed)
+        return self.complete + self.done_before + len(self.failed) + len(self.in_use)
 
     @property
     def exit_code(self) -> int:
-        bad = self.failed or self.not_finished or self.reports_failed
+        bad = self.failed or self.not_finished or self.reports_failed or self.in_use
         return EXIT_SUBJECT_FAILED if bad else EXIT_OK
 
     def verdict(self, settings: Settings, seconds: float) -> str:
@@ -54,6 +57,8 @@ class Tally:
         if self.failed:
             shown = ', '.join(self.failed[:5]) + (', …' if len(self.failed) > 5 else '')
             parts.append(f'{len(self.failed)} FAILED ({shown})')
+        if self.in_use:
+            parts.append(f'{len(self.in_use)} left to another process')
         if self.not_finished:
             parts.append(f'{self.not_finished} not finished')
         if self.reports_failed:
@@ -69,7 +74,7 @@ def run_participant(request: Request) -> int:
     """Process the sessions of a dataset and return the exit code."""
     begun = time.monotonic()
     settings = request.settings
-    check_settings(settings)
+    check_settings(settings, dry_run=request.dry_run)
     plans, failures = make_plans(settings)
     if request.dry_run:
         from ..bids.plan_text import plan_table
@@ -78,15 +83,21 @@ def run_participant(request: Request) -> int:
         return EXIT_OK
     settings = settings.replace(run_id=new_run_id())
     jobs = prepare(settings, plans)
-    run = Run(settings)
-    for failure in failures:
-        run.refuse(failure)
-    try:
-        run.process(jobs)
-    finally:  # interrupted or not, the last line says how far it came
-        run.tally.not_finished = len(plans) + len(failures) - run.tally.ended
-        say(run.tally.verdict(settings, time.monotonic() - begun))
+    with ParticipantLocks(*lock_folders(settings)) as locks:
+        run = Run(settings, locks=locks)
+        try:
+            for failure in failures:
+                run.refuse(failure)
+            run.process(jobs)
+        finally:  # interrupted or not, the last line says how far it came
+            run.tally.not_finished = len(plans) + len(failures) - run.tally.ended
+            say(run.tally.verdict(settings, time.monotonic() - begun))
     return run.tally.exit_code
+
+
+def lock_folders(settings: Settings) -> tuple[Path, Path]:
+    """Return where the locks of participants lie: outputs and scratch files have one writer."""
+    return settings.output_dir / 'logs' / 'locks', settings.work_dir / 'locks'
 
 
 def new_run_id() -> str:
@@ -143,11 +154,7 @@ def prepare(settings: Settings, plans: list[SessionPlan]) -> list[SessionJob]:
             descriptions=describe_labels(plans),
         )
     except OSError as error:
-        raise UsageError(
-            f'cannot be written ({error.strerror})',
-            path=error.filename,
-            remedy='Check permissions and free space',
-        ) from error
+        raise unwritable(error) from error
     return [SessionJob(plan, settings, model_sha256) for plan in plans]
 
 
@@ -159,10 +166,13 @@ class Run:
     ----------
     settings : Settings
     tally : Tally
+    locks : ParticipantLocks or None
+        Without them, nobody else is expected to write.
     """
 
     settings: Settings
     tally: Tally = field(default_factory=Tally)
+    locks: ParticipantLocks | None = None
 
     def process(self, jobs: list[SessionJob]) -> None:
         """Process what is not done yet."""
@@ -183,6 +193,8 @@ class Run:
 
     def refuse(self, failure) -> None:
         """Put down a session that could not even be planned."""
+        if not self._own(failure.subject, failure.label):
+            return
         record = SessionRecord(
             participant=failure.subject,
             session=failure.session,
@@ -194,12 +206,16 @@ class Run:
             version=__version__,
             warnings=tuple(f'{refusal.path}: {refusal.reason}' for refusal in failure.refused),
         )
-        crash = write_crash(self.settings.log_dir, failure.label, 'plan', str(failure.error))
-        self.finish(replace(record, crashes=(str(crash.relative_to(self.settings.output_dir)),)))
+        crashes = self.crash(failure.label, 'plan', str(failure.error))
+        shown = tuple(str(path.relative_to(self.settings.output_dir)) for path in crashes)
+        self.finish(replace(record, crashes=shown))
 
     def finish(self, record: SessionRecord, progress: Progress | None = None) -> None:
         """Put down how a session ended, and tell the user where it failed."""
-        write_record(self.settings.output_dir, record)
+        try:
+            write_record(self.settings.output_dir, record)
+        except OSError as error:
+            record = self._unrecorded(record, error)
         if progress is not None:
             progress.finished(record.label, record.state, record.seconds)
             for warning in record.warnings if self.settings.verbose else ():
@@ -216,8 +232,25 @@ class Run:
     def report_failed(self, label: str, error: BaseException) -> None:
         """Put down that the report of a subject could not be written."""
         self.tally.reports_failed.append(label)
-        crash = write_crash(self.settings.log_dir, label, 'report', str(error), details_of(error))
-        complain(f'{PROG}: error: {label}: the report was not written: {error} (details: {crash})')
+        crashes = self.crash(label, 'report', str(error), details_of(error))
+        reason = explain_storage(str(error), self.settings.output_dir)
+        shown = f' (details: {crashes[0]})' if crashes else ''
+        complain(f'{PROG}: error: {label}: the report was not written: {reason}{shown}')
+
+    def crash(self, label: str, step: str, reason: str, details: str = '') -> tuple[Path, ...]:
+        """Write a crash report; there is none where the disk does not take it."""
+        try:
+            return (write_crash(self.settings.log_dir, label, step, reason, details),)
+        except OSError:
+            return ()
+
+    def _unrecorded(self, record: SessionRecord, error: OSError) -> SessionRecord:
+        """Return how a session ended whose record the disk does not take: never complete."""
+        reason = explain_storage(str(error), self.settings.output_dir)
+        if record.state == 'failed':
+            complain(f'{PROG}: error: {record.label}: its failure was not recorded: {reason}')
+            return record
+        return replace(record, state='failed', error=reason)
 
     def _unless_done(self, job: SessionJob) -> SessionJob | None:
         """Return the job with its fingerprint, or None where its outputs are there already."""
@@ -227,10 +260,40 @@ class Run:
         except OSError as error:
             self.refuse(unreadable(plan, error))
             return None
-        if is_complete(self.settings.output_dir, plan.subject, plan.session, wanted):
+        session = (self.settings.output_dir, plan.subject, plan.session)
+        if is_complete(*session, wanted):
+            self.tally.done_before += 1
+            return None
+        if not self._own(plan.subject, plan.label):
+            return None
+        if is_complete(*session, wanted):  # another process was about to end
             self.tally.done_before += 1
             return None
         return replace(job, fingerprint=wanted)
+
+    def _own(self, participant: str, label: str) -> bool:
+        """Take the lock of a participant, or tell the user who has it."""
+        if self.locks is None:
+            return True
+        try:
+            self.locks.acquire(participant)
+        except LockedError as error:
+            self.tally.in_use.append(label)
+            complain(f'{PROG}: error: {label}: {error}')
+            return False
+        except OSError as error:
+            raise unwritable(error) from error
+        sweep_output(self.settings.output_dir, participant)
+        return True
+
+
+def unwritable(error: OSError) -> UsageError:
+    """Say that nothing can be started because a file cannot be written."""
+    return UsageError(
+        f'cannot be written ({error.strerror})',
+        path=error.filename,
+        remedy='Check permissions and free space',
+    )
 
 
 def decisive(settings: Settings) -> dict:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def process_with_plugin(run, jobs: list[SessionJob], progress: Progress, workers
 
     begun = datetime.now(timezone.utc)
     arguments = {**_defaults(plugin), **arguments, 'status_callback': callback}
-    with _children_speak_into(log):
+    with _children_speak_into(log), _children_stopped_if_interrupted():
         error = execute(workflow, jobs, plugin, arguments)
     subjects = dict.fromkeys(job.plan.subject for job in jobs)
     for job in jobs:
@@ -106,6 +106,20 @@ def process_with_plugin(run, jobs: list[SessionJob], progress: Progress, workers
 def _defaults(plugin: str) -> dict:
     # Neither CUDA nor ITK survives a fork.
     return {'mp_context': 'spawn'} if plugin == 'MultiProc' else {}
+
+
+@contextmanager
+def _children_stopped_if_interrupted() -> Iterator[None]:
+    """End the processes of a plugin at once, which would else first finish what they are at."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        import psutil
+
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        raise
 
 
 @contextmanager

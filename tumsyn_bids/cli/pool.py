@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from datetime import datetime, timezone
 
-from ..errors import TumsynError
-from .crashes import details_of, write_crash
+from ..errors import TumsynError, explain_storage
+from .crashes import details_of
 from .progress import Progress
 from .reports import run_report
 from .sessions import SessionJob, run_session, unfinished
@@ -66,11 +66,15 @@ class _Pool:
     def _report_ended(self, event: Ended) -> None:
         if event.error is not None:
             self.run.report_failed(event.job.label, event.error)
+        if self.run.locks is not None:
+            _settings, subject = event.job.args
+            self.run.locks.release(subject)
 
     def _broken(self, job: SessionJob, error: BaseException):
         """Return the record of a session whose process died or whose workflow could not start."""
         label = job.plan.label
         step = self._step.get(label, 'start')
         reason = str(error) if isinstance(error, TumsynError) else f'while at "{step}": {error}'
-        crash = write_crash(job.settings.log_dir, label, 'process', reason, details_of(error))
-        return unfinished(job, self._begun.get(label), reason, crash)
+        reason = explain_storage(reason, job.settings.output_dir)
+        crashes = self.run.crash(label, 'process', reason, details_of(error))
+        return unfinished(job, self._begun.get(label), reason, *crashes)

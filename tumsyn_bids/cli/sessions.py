@@ -15,6 +15,7 @@ from pathlib import Path
 from .. import __version__
 from ..bids.naming import sidecar_path
 from ..bids.status import SessionRecord, describe_outputs
+from ..errors import explain_storage
 from ..plan import SessionPlan
 from ..settings import Settings
 from .crashes import collect_crashes
@@ -151,6 +152,7 @@ def settle(
     path = summary_file(plan, settings)
     if crashes or not path.is_file():
         reason = crashes[0].reason if crashes else error or 'the workflow left no summary'
+        reason = explain_storage(reason, settings.work_dir)
         record = unfinished(job, begun, reason, *(crash.path for crash in crashes))
         return replace(record, steps=steps, methods=methods)
     record = _completed(job, begun, json.loads(path.read_text()))

@@ -149,7 +149,8 @@ class _Worker:
         return Ended(self._job, **{kind: value})
 
     def stop(self) -> None:
-        self._process.terminate()
+        # Not SIGTERM, which workers ignore. Outputs are complete or absent whenever this happens.
+        self._process.kill()
         self._process.join()
 
 
@@ -163,8 +164,11 @@ def _serve(connection, n_threads: int) -> None:
     """Answer jobs until the line is closed; runs in the worker process."""
     import signal
 
-    # Ctrl-C reaches the whole process group; the parent alone decides what happens then.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches the whole process group, and SLURM warns every process of a job with SIGTERM;
+    # the parent alone decides what happens then.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    _die_with_parent()
     limit_threads(n_threads)
     with suppress(EOFError):
         while True:
@@ -175,4 +179,22 @@ def _serve(connection, n_threads: int) -> None:
                 connection.send(('error', error))
             else:
                 connection.send(('result', result))
-            sys.stdout.flush()
+            with suppress(OSError):  # the log is on a full disk, which the job has told of
+                sys.stdout.flush()
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent is killed.
+
+    An orphan would go on writing to folders whose lock has been taken over by another run.
+    """
+    import ctypes
+    import signal
+
+    if not sys.platform.startswith('linux'):
+        return
+    parent = multiprocessing.parent_process()
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent.pid:  # gone before the request
+        os._exit(1)

@@ -8,7 +8,7 @@ import nibabel as nb
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, isdefined, traits
 
-from ..errors import SessionError, TumsynError
+from ..errors import SessionError, TumsynError, storage_error
 
 
 class StepInputSpec(BaseInterfaceInputSpec):
@@ -24,12 +24,20 @@ class Step(SimpleInterface):
         """Do the step, writing new files into ``folder``; return the outputs by name."""
         raise NotImplementedError
 
+    def _written_to(self, folder: Path) -> Path:
+        """Return the folder that is at fault when the disk is full."""
+        return folder
+
     def _run_interface(self, runtime):
         try:
             self._results.update(self._work(Path(runtime.cwd)))
         except TumsynError:
             raise
         except Exception as error:
+            if isinstance(error, OSError):
+                of_disk = storage_error(error, self._written_to(Path(runtime.cwd)))
+                if of_disk is not None:
+                    raise of_disk from error
             first_line = next(iter(str(error).strip().splitlines()), 'no message')
             raise SessionError(
                 f'{type(self).__name__} failed ({type(error).__name__}: {first_line})',

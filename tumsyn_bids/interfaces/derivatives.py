@@ -37,6 +37,9 @@ class Write(Step):
     def plan(self) -> SessionPlan:
         return SessionPlan.from_json(self.inputs.plan)
 
+    def _written_to(self, folder: Path) -> Path:
+        return Path(self.inputs.output_dir)
+
     def _place(self, relative: Path) -> Path:
         return Path(self.inputs.output_dir) / relative
 
