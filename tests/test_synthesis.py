@@ -17,7 +17,8 @@ from tumsyn_bids.errors import ScanError, UsageError
 from tumsyn_bids.grids import Grid, covers, resample
 from tumsyn_bids.networks.model import load_model
 from tumsyn_bids.prompt import render_prompt
-from tumsyn_bids.synthesis.synthesizer import Synthesizer, find_device, scale_source
+from tumsyn_bids.synthesis.intensity import scale_source
+from tumsyn_bids.synthesis.synthesizer import Synthesizer, find_device
 from tumsyn_bids.synthesis.tiling import blend_weight, inside, tile_boxes, tile_starts
 
 PROMPT = render_prompt(Acquisition('T2w', repetition_time=5.0, echo_time=0.09))
