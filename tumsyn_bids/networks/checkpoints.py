@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from ..errors import ModelError
-from .config import DecoderConfig, EncoderConfig, SynthesisConfig, TextConfig, get_config
+from .config import DecoderConfig, EncoderConfig, TextConfig, get_config
 from .model import Model
 
 State = dict[str, torch.Tensor]

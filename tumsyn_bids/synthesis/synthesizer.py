@@ -173,9 +173,7 @@ class Synthesizer:
         # The voxels are already on the encoder's grid, so their size says nothing any more.
         source_prompt = render_prompt((acquisition or Acquisition()).replace(voxel_size=None))
         text = self._embed(source_prompt)
-        boxes = tile_boxes(
-            source.shape, self.config.tile, self.config.overlap, self.config.tiling
-        )
+        boxes = tile_boxes(source.shape, self.config.tile, self.config.overlap, self.config.tiling)
         n_features = len(boxes) * source[boxes[0]].size * self.config.encoder.out_dim
         keep = 4 * n_features <= _KEPT_BYTES
         tiles = [(box, self._features(source[box], text) if keep else None) for box in boxes]
@@ -213,7 +211,7 @@ class Synthesizer:
         return image
 
     def _input_grid(self, mask) -> tuple[Grid, int]:
-        """Return the grid around the brain, and the number of voxels of the whole field of view."""
+        """Return the grid around the brain, and how many voxels the whole field of view has."""
         whole = Grid.of(mask).canonical().with_zooms([self.config.input_voxel_size] * 3)
         brain = resample(mask, whole, order=1, antialias=False) > 0.25
         if not brain.any():
