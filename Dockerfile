@@ -36,7 +36,7 @@ ENV PATH=/opt/tumsyn/bin:$PATH \
 WORKDIR /tmp
 # Fails the build, not the first user, if the weights are missing or cannot be read.
 USER 65534:65534
-RUN HOME=/nonexistent tumsyn models embedded && HOME=/nonexistent tumsyn-bids --version
+RUN HOME=/nonexistent tumsyn models verify embedded && HOME=/nonexistent tumsyn-bids --version
 ARG VERSION=unknown
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="tumsyn-bids" \

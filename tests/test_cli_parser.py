@@ -82,11 +82,14 @@ def test_targets_stand_alone_unless_contrasts_are_asked_for_too():
     assert settings('--targets', 't.yml', '--contrasts', 'missing').contrasts == ('missing',)
 
 
-def test_paths_become_absolute():
+def test_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     request = parse(['ds', 'out', 'participant', '-w', 'scratch', '--targets', 't.yml'])
     here = Path.cwd()
     made = request.settings
     assert (made.bids_dir, made.output_dir) == (here / 'ds', here / 'out')
+    (here / 'own').mkdir()
+    (here / 'own' / 'config.json').touch()
     assert settings('--model', 'own').model == str(here / 'own')
     assert settings('--model', 'embedded').model == 'embedded'
     assert (made.work_dir, made.targets_file) == (here / 'scratch', here / 't.yml')

@@ -27,7 +27,7 @@ def test_every_option_is_explained(name):
 
 
 def test_models_tells_what_a_model_is(capsys, tiny_model):
-    assert main(['models', str(tiny_model)]) == 0
+    assert main(['models', 'info', str(tiny_model)]) == 0
     about = json.loads(capsys.readouterr().out)
     assert about['name'] == 'tiny'
     assert len(about['sha256']) == 64
@@ -35,7 +35,7 @@ def test_models_tells_what_a_model_is(capsys, tiny_model):
 
 
 def test_models_refuses_a_folder_that_is_none(capsys, tmp_path):
-    assert main(['models', str(tmp_path)]) == 2
+    assert main(['models', 'info', str(tmp_path)]) == 2
     assert 'is not a model folder' in capsys.readouterr().err
 
 

@@ -17,7 +17,10 @@ from tumsyn_bids.errors import ScanError, UsageError
 from tumsyn_bids.grids import Grid, covers, resample
 from tumsyn_bids.networks.model import load_model
 from tumsyn_bids.prompt import render_prompt
-from tumsyn_bids.synthesis.synthesizer import Synthesizer, find_device, scale_source
+from tumsyn_bids.synthesis import synthesizer
+from tumsyn_bids.synthesis.conditioning import prompt_tensors
+from tumsyn_bids.synthesis.intensity import percentile_clip, scale_source
+from tumsyn_bids.synthesis.synthesizer import Synthesizer, find_device
 from tumsyn_bids.synthesis.tiling import blend_weight, inside, tile_boxes, tile_starts
 
 PROMPT = render_prompt(Acquisition('T2w', repetition_time=5.0, echo_time=0.09))
@@ -157,6 +160,61 @@ def test_decoding_is_deterministic_and_zero_outside_the_brain(tiny_model):
     assert not first[np.asarray(mask.dataobj) == 0].any()
     assert np.isfinite(first).all()
     assert first.max() > 0
+
+
+def test_features_too_large_to_keep_are_made_again(tiny_model, monkeypatch):
+    model = Synthesizer.load(tiny_model, 'cpu', 'float32')
+    model.config = dataclasses.replace(model.config, tile=12)
+    grid = _tilted((3.0, 3.0, 3.0), (16, 14, 12))
+    source = _ball(grid, np.zeros(3), 20.0)
+    mask = nb.Nifti1Image(np.ones(grid.shape, 'u1'), grid.affine)
+    expected = model.decode(model.encode(source, mask=mask), PROMPT, grid)
+    monkeypatch.setattr(synthesizer, '_KEPT_BYTES', 0)
+    encoded = model.encode(source, mask=mask)
+    assert len(encoded.tiles) > 1
+    assert all(features is None for _, features in encoded.tiles)
+    np.testing.assert_allclose(model.decode(encoded, PROMPT, grid), expected, atol=1e-3)
+
+
+def test_published_tiles_are_never_smaller_than_the_tile(tiny_model):
+    model = Synthesizer.load(tiny_model, 'cpu', 'float32')
+    model.config = dataclasses.replace(model.config, tile=40, tiling='published')
+    grid = _tilted((3.0, 3.0, 3.0), (16, 14, 12))
+    source = _ball(grid, np.zeros(3), 20.0)
+    mask = nb.Nifti1Image(np.ones(grid.shape, 'u1'), grid.affine)
+    encoded = model.encode(source, mask=mask)
+    assert encoded.grid.shape == (40, 40, 40)
+    assert len(encoded.tiles) == 1
+
+
+def test_order_of_the_axes_does_not_move_the_image(copying):
+    """What the network sees transposed comes back where it belongs."""
+    grid = _tilted((1.0, 1.0, 1.0), (50, 44, 40), tilt_deg=0)
+    centre = np.array([-12.0, -20.0, -8.0])
+    source = _ball(grid, centre, 9.0)
+    mask = nb.Nifti1Image(np.ones(grid.shape, 'u1'), grid.affine)
+    copying.config = dataclasses.replace(
+        copying.config, axes='zyx', tiling='published', overlap=0.5, intensity='percentile_clip'
+    )
+    image = copying.decode(copying.encode(source, mask=mask), PROMPT, grid)
+    np.testing.assert_allclose(_centroid(image, grid), centre, atol=0.1)
+
+
+def test_clipping_does_not_depend_on_what_was_cropped():
+    volume = np.zeros((20, 20, 20), 'f4')
+    volume[5:15, 5:15, 5:15] = np.random.default_rng(0).random((10, 10, 10)) * 900 + 50
+    part = volume[4:16, 4:16, 4:16]
+    whole = percentile_clip(volume, volume > 0, volume.size)
+    np.testing.assert_allclose(
+        percentile_clip(part, part > 0, volume.size), whole[4:16, 4:16, 4:16]
+    )
+    assert whole.max() == 1
+    assert np.isfinite(percentile_clip(part, part > 0, 10**8)).all()
+
+
+def test_quotation_marks_in_prompts_are_ignored():
+    ids, _ = prompt_tensors([f'"{PROMPT}"', PROMPT])
+    assert torch.equal(ids[0], ids[1])
 
 
 def test_empty_mask_is_refused(tiny_model):

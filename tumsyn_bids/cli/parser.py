@@ -13,6 +13,7 @@ from pathlib import Path
 from .. import resources, settings
 from ..acquisition import CONTRASTS
 from ..errors import EXIT_USAGE
+from ..networks.store import EMBEDDED, find_model
 from ..settings import Settings
 from .progress import say
 
@@ -91,6 +92,7 @@ def parse(argv=None) -> Request:
     args = vars(parser.parse_args(argv))
     request = {name: args.pop(name) for name in ('analysis_level', 'dry_run')}
     args.pop('without_effect')
+    args['model'] = _model(args['model'], args.pop('models_dir'))
     args['nprocs'] = args['nprocs'] or resources.available_cpus()
     args['mem_gb'] = args['mem_gb'] or _MEMORY_SHARE * resources.available_memory_gb()
     args['omp_nthreads'] = args['omp_nthreads'] or 0
@@ -193,9 +195,16 @@ def _add_processing(group) -> None:
         '--model',
         '--model-file',
         default='embedded',
-        type=model_name,
         metavar='NAME|PATH',
-        help='"embedded" (default) or the path of another model',
+        help='"embedded" (default), the path of another model, or its name in the store '
+        '(tumsyn models list)',
+    )
+    option(
+        group,
+        '--models-dir',
+        type=absolute_path,
+        metavar='DIR',
+        help="the store (default: $TUMSYN_HOME/models, else in the user's data folder)",
     )
     option(
         group,
@@ -333,9 +342,9 @@ def absolute_path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
-def model_name(text: str) -> str:
-    """Keep the name of the embedded model; anything else is a path."""
-    return text if text == 'embedded' else str(absolute_path(text))
+def _model(model: str, store: Path | None) -> str:
+    """Keep the name of the embedded model; anything else becomes a path."""
+    return model if model == EMBEDDED else str(find_model(model, store))
 
 
 def _label(prefix: str):

@@ -89,9 +89,10 @@ def _make(args: argparse.Namespace, source: Acquisition, wish: Wish) -> Path:
     from ..anatomy.geometry import sanitize
     from ..bids.derivatives import requested_parameters, save_synthetic
     from ..grids import Grid
+    from ..networks.store import find_model
     from ..synthesis.synthesizer import Synthesizer
 
-    synthesizer = Synthesizer.load(args.model, device=args.device)
+    synthesizer = Synthesizer.load(find_model(args.model, args.models_dir), device=args.device)
     scan = correct_bias(sanitize(args.image).img)
     if args.mask is None:
         brain = extract_brain(scan, source.contrast, seed=args.random_seed)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from ..acquisition import CONTRASTS
 from ..errors import EXIT_OK, UsageError
 from .main import guarded
-from .parser import OneLineParser, absolute_path, device_name, model_name, option, whole_number
+from .models import add_models, add_models_dir
+from .parser import OneLineParser, absolute_path, device_name, option, whole_number
 from .progress import say
 
 PROG = 'tumsyn'
@@ -30,13 +30,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_synth(commands)
     _add_phantom(commands)
     _add_train(commands)
-    _add_models(commands)
+    add_models(commands, _command)
     return parser
 
 
 def _run(argv) -> int:
     args = build_parser().parse_args(argv)
-    args.prog = f'{PROG} {args.command}'
+    args.prog = ' '.join([PROG, args.command, *filter(None, [getattr(args, 'action', None)])])
     return args.run(args)
 
 
@@ -83,9 +83,8 @@ def _add_synth(commands) -> None:
     parser.add_argument(
         '--mask', type=absolute_path, help='brain mask in the space of the scan (default: found)'
     )
-    parser.add_argument(
-        '--model', default='embedded', type=model_name, metavar='NAME|PATH', help='model'
-    )
+    parser.add_argument('--model', default='embedded', metavar='NAME|PATH', help='model')
+    add_models_dir(parser)
     parser.add_argument('--device', default='auto', type=device_name, help='auto, cpu, cuda[:N]')
     option(parser, '--random-seed', type=whole_number(0), default=2025, help='default: 2025')
 
@@ -125,13 +124,6 @@ def _add_train(commands) -> None:
     parser.add_argument('--seed', type=whole_number(0), help='of everything that is drawn')
 
 
-def _add_models(commands) -> None:
-    parser = _command(commands, 'models', _run_models, 'what a model is and was trained on')
-    parser.add_argument(
-        'model', nargs='?', default='embedded', type=model_name, metavar='NAME|PATH', help='model'
-    )
-
-
 def _run_synth(args: argparse.Namespace) -> int:
     from .synth import run_synth
 
@@ -169,20 +161,4 @@ def _run_train(args: argparse.Namespace) -> int:
         max_minutes=args.max_minutes,
     )
     say(f'{args.prog}: finished: {path}')
-    return EXIT_OK
-
-
-def _run_models(args: argparse.Namespace) -> int:
-    from ..networks.model import load_model
-
-    model = load_model(args.model)
-    count = sum(parameter.numel() for parameter in model.network.parameters())
-    about = {
-        'name': model.name,
-        'version': model.version,
-        'sha256': model.sha256,
-        'parameters': count,
-        **model.card,
-    }
-    say(json.dumps(about, indent=2, default=str))
     return EXIT_OK

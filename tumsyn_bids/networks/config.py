@@ -115,6 +115,15 @@ class SynthesisConfig:
         Edge of the cubes, in input voxels, in which a volume is processed.
     overlap : float
         Least overlap of neighbouring tiles as a part of their edge.
+    tiling : {'even', 'published'}
+        ``even``: evenly spaced tiles that fade into each other. ``published``: steps of
+        ``tile * (1 - overlap)`` and a last tile at the end, plain means, and never a tile
+        smaller than ``tile``, on whose size the released attention depends.
+    intensity : {'brain', 'percentile_clip'}
+        How a source is scaled. ``brain``: the brain's 98th percentile is 1. ``percentile_clip``:
+        the 0.01th and 99.9th percentile of the whole brain-extracted volume are 0 and 1.
+    axes : {'xyz', 'zyx'}
+        Order of the axes in which the network sees a volume stored right, anterior, superior.
     input_voxel_size : float
         Spacing in mm of the grid on which a source enters the encoder.
     """
@@ -128,6 +137,9 @@ class SynthesisConfig:
     tile: int = 60
     overlap: float = 0.25
     input_voxel_size: float = 1.0
+    tiling: str = 'even'
+    intensity: str = 'brain'
+    axes: str = 'xyz'
 
     def to_dict(self) -> dict:
         """Return a JSON-serialisable mapping."""
@@ -174,7 +186,13 @@ def get_config(name: str) -> SynthesisConfig:
 
 
 def _official() -> SynthesisConfig:
-    return SynthesisConfig(name='official')
+    return SynthesisConfig(
+        name='official',
+        overlap=0.5,
+        tiling='published',
+        intensity='percentile_clip',
+        axes='zyx',
+    )
 
 
 def _embedded() -> SynthesisConfig:

@@ -8,6 +8,9 @@ from torch.nn import functional as F
 
 from .config import FusionConfig
 
+#: Gates, and as many values, that a forward pass without gradients holds at a time.
+_HIDDEN_AT_ONCE = 256
+
 
 class TextAdapter(nn.Module):
     """Fit the frozen text embedding to the image features."""
@@ -105,8 +108,24 @@ class GatedFeedForward(nn.Module):
         self.project_out = nn.Conv3d(hidden // 2, dim, 1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gate, value = self.dwconv(self.project_in(x)).chunk(2, dim=1)
-        return self.project_out(F.gelu(gate) * value)
+        if torch.is_grad_enabled():
+            gate, value = self.dwconv(self.project_in(x)).chunk(2, dim=1)
+            return self.project_out(F.gelu(gate) * value)
+        # The hidden channels do not see each other: taken in groups, they never fill memory.
+        half = self.project_out.in_channels
+        first, *others = torch.arange(half, device=x.device).split(_HIDDEN_AT_ONCE)
+        total = self._share(x, first, half + first)
+        for group in others:
+            total += self._share(x, group, half + group)
+        return total
+
+    def _share(self, x, gates, values):
+        """Return what some hidden channels contribute to the output."""
+        hidden = torch.cat([gates, values])
+        x = F.conv3d(x, self.project_in.weight[hidden])
+        x = F.conv3d(x, self.dwconv.weight[hidden], padding=1, groups=len(hidden))
+        gate, value = x.chunk(2, dim=1)
+        return F.conv3d(F.gelu(gate) * value, self.project_out.weight[:, gates])
 
 
 class FusionBlock(nn.Module):

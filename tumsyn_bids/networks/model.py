@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -19,10 +18,9 @@ from torch import nn
 
 from ..errors import ModelError
 from .config import SynthesisConfig
+from .store import CONFIG, EMBEDDED, WEIGHTS, embedded_model
 from .synthesis import PromptEncoder, SynthesisNet
 
-WEIGHTS = 'model.safetensors'
-CONFIG = 'config.json'
 FORMAT = 1
 
 
@@ -49,6 +47,8 @@ class LoadedModel:
         Of the weights file.
     card : dict
         Free provenance: training data, command, licence, ranges of the training prompts.
+    recorded_sha256 : str or None
+        What the weights file's SHA-256 was when it was written, where that was noted down.
     """
 
     network: Model
@@ -56,6 +56,7 @@ class LoadedModel:
     version: str
     sha256: str
     card: dict = field(default_factory=dict)
+    recorded_sha256: str | None = None
 
 
 def save_model(
@@ -86,6 +87,7 @@ def save_model(
     description = {
         'format': FORMAT,
         'version': version,
+        'sha256': file_sha256(folder / WEIGHTS),
         'config': network.config.to_dict(),
         'card': card,
     }
@@ -93,9 +95,13 @@ def save_model(
     return folder
 
 
-def embedded_model() -> Path:
-    """Return the folder of the model that comes with the package."""
-    return Path(str(resources.files('tumsyn_bids') / 'data' / 'models' / 'embedded'))
+def file_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file, read piece by piece: checkpoints can be larger than memory."""
+    digest = hashlib.sha256()
+    with Path(path).open('rb') as file:
+        while piece := file.read(1 << 22):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def load_model(folder: str | Path) -> LoadedModel:
@@ -111,7 +117,7 @@ def load_model(folder: str | Path) -> LoadedModel:
     ModelError
         If the folder is not one of ours, or weights and configuration do not fit together.
     """
-    folder = embedded_model() if str(folder) == 'embedded' else Path(folder)
+    folder = embedded_model() if str(folder) == EMBEDDED else Path(folder)
     description = _read_description(folder)
     try:
         config = SynthesisConfig.from_dict(description['config'])
@@ -126,8 +132,9 @@ def load_model(folder: str | Path) -> LoadedModel:
         network=network.eval(),
         name=config.name,
         version=str(description.get('version', 'unknown')),
-        sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        sha256=file_sha256(weights),
         card=description.get('card', {}),
+        recorded_sha256=description.get('sha256'),
     )
 
 

@@ -20,6 +20,7 @@ def prompt_tensors(
     Parameters
     ----------
     prompts : sequence of str
+        Quotation marks are taken out, as the published network was trained.
     context_length : int
 
     Returns
@@ -33,6 +34,7 @@ def prompt_tensors(
     UsageError
         If a prompt has more tokens than fit.
     """
+    prompts = [prompt.replace('"', '') for prompt in prompts]
     ids = torch.zeros(len(prompts), context_length, dtype=torch.long)
     for row, prompt in zip(ids, prompts, strict=True):
         tokens = get_tokenizer().encode(prompt, context_length)

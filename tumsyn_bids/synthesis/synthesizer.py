@@ -16,12 +16,17 @@ from ..grids import Grid, resample
 from ..networks.model import LoadedModel, load_model
 from ..prompt import render_prompt
 from .conditioning import prompt_tensors
+from .intensity import percentile_clip, scale_source
 from .tiling import blend_weight, inside, tile_boxes
 
 #: Value of a synthetic voxel as bright as the 98th percentile of the brain.
 BRIGHT = 1000.0
 _MARGIN_VOXELS = 8
 _POINTS_AT_ONCE = 200_000
+#: Numbers that one layer of the decoder may hold: half a GiB.
+_NUMBERS_AT_ONCE = 2**27
+#: Features of a scan up to this size are kept between targets; larger ones are made again.
+_KEPT_BYTES = 4 * 2**30
 #: Largest mean difference between bfloat16 and float32 on the self-check, relative to the signal.
 _HALF_TOLERANCE = 0.02
 
@@ -36,13 +41,20 @@ class EncodedScan:
         The encoder's input grid, cropped around the brain.
     mask : SpatialImage
         The brain mask, on the reference's grid.
-    tiles : list of (tuple of slice, Tensor)
-        Position of each tile in ``grid`` and its features (1, C, D, H, W).
+    tiles : list of (tuple of slice, Tensor or None)
+        Position of each tile in ``grid`` and its features (1, C, D, H, W); ``None`` where the
+        features of all tiles would not fit into memory and are made again for each target.
+    source : ndarray of float32
+        The scaled source on ``grid``.
+    text : Tensor, shape (1, text_dim)
+        The embedded prompt of the source.
     """
 
     grid: Grid
     mask: nb.spatialimages.SpatialImage
-    tiles: list[tuple[tuple[slice, slice, slice], torch.Tensor]]
+    tiles: list[tuple[tuple[slice, slice, slice], torch.Tensor | None]]
+    source: np.ndarray
+    text: torch.Tensor
 
 
 class Synthesizer:
@@ -105,7 +117,9 @@ class Synthesizer:
 
     def in_range(self, acquisition: Acquisition) -> list[str]:
         """Return one warning for each parameter outside what the model was trained on."""
-        ranges = self._card.get('ranges', {}).get(acquisition.contrast)
+        if 'ranges' not in self._card:
+            return ['what the model was trained on is not recorded']
+        ranges = self._card['ranges'].get(acquisition.contrast)
         if ranges is None:
             return [f'the model was not trained on {acquisition.contrast} images']
         warnings = []
@@ -144,7 +158,7 @@ class Synthesizer:
         ScanError
             If the mask is empty or the source is constant inside it.
         """
-        grid = self._input_grid(mask)
+        grid, n_voxels = self._input_grid(mask)
         inside_brain = resample(mask, grid, order=1, antialias=False) > 0.5
         source = resample(img, grid, world=world, order=1)
         if not inside_brain.any() or np.ptp(source[inside_brain]) == 0:
@@ -152,15 +166,18 @@ class Synthesizer:
                 'the source holds no brain inside the mask',
                 remedy='Look at the mask and the co-registration in the report',
             )
-        source = scale_source(source, inside_brain)
+        if self.config.intensity == 'percentile_clip':
+            source = percentile_clip(source, inside_brain, n_voxels)
+        else:
+            source = scale_source(source, inside_brain)
         # The voxels are already on the encoder's grid, so their size says nothing any more.
         source_prompt = render_prompt((acquisition or Acquisition()).replace(voxel_size=None))
         text = self._embed(source_prompt)
-        tiles = [
-            (box, self._features(source[box], text))
-            for box in tile_boxes(source.shape, self.config.tile, self.config.overlap)
-        ]
-        return EncodedScan(grid, mask, tiles)
+        boxes = tile_boxes(source.shape, self.config.tile, self.config.overlap, self.config.tiling)
+        n_features = len(boxes) * source[boxes[0]].size * self.config.encoder.out_dim
+        keep = 4 * n_features <= _KEPT_BYTES
+        tiles = [(box, self._features(source[box], text) if keep else None) for box in boxes]
+        return EncodedScan(grid, mask, tiles, source, text)
 
     def decode(self, encoded: EncodedScan, prompt: str, grid: Grid) -> np.ndarray:
         """Synthesise an image.
@@ -186,17 +203,15 @@ class Synthesizer:
         if len(voxels) == 0:
             return image
         text = self._embed(prompt)
-        fused = [(box, self._fuse(features, text)) for box, features in encoded.tiles]
         to_input = np.linalg.inv(encoded.grid.affine) @ grid.affine
-        values = np.zeros(len(voxels), dtype=np.float32)
         offsets = _sub_voxels(grid.zooms / encoded.grid.zooms)
-        for offset in offsets:
-            points = (voxels + offset) @ to_input[:3, :3].T + to_input[:3, 3]
-            values += self._values(fused, points, encoded.grid.shape, text)
-        image[mask] = np.maximum(values / len(offsets), 0) * BRIGHT
+        points = (voxels + offsets[:, None]).reshape(-1, 3) @ to_input[:3, :3].T + to_input[:3, 3]
+        values = self._values(encoded, points, text).reshape(len(offsets), -1).mean(axis=0)
+        image[mask] = np.maximum(values, 0) * BRIGHT
         return image
 
-    def _input_grid(self, mask) -> Grid:
+    def _input_grid(self, mask) -> tuple[Grid, int]:
+        """Return the grid around the brain, and how many voxels the whole field of view has."""
         whole = Grid.of(mask).canonical().with_zooms([self.config.input_voxel_size] * 3)
         brain = resample(mask, whole, order=1, antialias=False) > 0.25
         if not brain.any():
@@ -204,10 +219,16 @@ class Synthesizer:
         box = ndimage.find_objects(brain.astype(np.uint8))[0]
         first = np.array([part.start - _MARGIN_VOXELS for part in box])
         last = np.array([part.stop + _MARGIN_VOXELS for part in box])
-        return whole.cropped(first, last - first)
+        if self.config.tiling == 'published':
+            lacking = np.maximum(self.config.tile - (last - first), 0)
+            first -= lacking // 2
+            last += lacking - lacking // 2
+        return whole.cropped(first, last - first), brain.size
 
     @torch.inference_mode()
     def _features(self, source: np.ndarray, text: torch.Tensor) -> torch.Tensor:
+        if self.config.axes == 'zyx':
+            source = source.transpose(2, 1, 0)
         tensor = torch.from_numpy(np.ascontiguousarray(source))[None, None].to(self.device)
         tensor = tensor.contiguous(memory_format=torch.channels_last_3d)
         with self._autocast():
@@ -226,24 +247,38 @@ class Synthesizer:
         return fused.float()
 
     @torch.inference_mode()
-    def _values(self, fused, points: np.ndarray, shape, text) -> np.ndarray:
-        points = np.clip(points, 0, np.asarray(shape) - 1)
+    def _values(self, encoded: EncodedScan, points: np.ndarray, text) -> np.ndarray:
+        points = np.clip(points, 0, np.asarray(encoded.grid.shape) - 1)
         total = np.zeros(len(points), dtype=np.float32)
         weight = np.zeros(len(points), dtype=np.float32)
-        for box, features in fused:
+        for box, features in encoded.tiles:
             chosen = np.flatnonzero(inside(points, box))
-            for part in np.array_split(chosen, max(len(chosen) // _POINTS_AT_ONCE, 1)):
-                if len(part) == 0:
-                    continue
-                share = blend_weight(points[part], box)
-                total[part] += share * self._decode_points(features, points[part], box, text)
+            if len(chosen) == 0:
+                continue
+            if features is None:
+                features = self._features(encoded.source[box], encoded.text)
+            fused = self._fuse(features, text)
+            for part in np.array_split(chosen, len(chosen) // self._points_at_once() + 1):
+                share = self._share(points[part], box)
+                total[part] += share * self._decode_points(fused, points[part], box, text)
                 weight[part] += share
         return total / weight
+
+    def _points_at_once(self) -> int:
+        widest = max(self.config.encoder.out_dim, *self.config.decoder.hidden)
+        return min(_POINTS_AT_ONCE, _NUMBERS_AT_ONCE // widest)
+
+    def _share(self, points, box) -> np.ndarray:
+        if self.config.tiling == 'published':
+            return np.ones(len(points), dtype=np.float32)
+        return blend_weight(points, box)
 
     def _decode_points(self, features, points, box, text) -> np.ndarray:
         first = np.array([part.start for part in box])
         size = np.array([part.stop - part.start for part in box])
         coord = ((points - first) * 2 + 1) / size - 1
+        if self.config.axes == 'zyx':
+            coord = coord[:, ::-1]
         tensor = torch.from_numpy(coord.astype(np.float32))[None].to(self.device)
         with self._autocast():
             return self._network.synthesis.imnet(features, tensor, text)[0].float().cpu().numpy()
@@ -266,18 +301,6 @@ class Synthesizer:
                 outcomes.append(self._decode_points(features, points, box, text))
         full, half = outcomes
         return bool(np.abs(half - full).mean() <= _HALF_TOLERANCE * (np.abs(full).mean() + 1e-6))
-
-
-def scale_source(source: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Scale a source as the network was trained: the brain's 98th percentile is 1, 0 outside.
-
-    Percentiles rather than extremes, so that a single wrapped or saturated voxel has no say.
-    """
-    bright = float(np.percentile(source[mask], 98))
-    if bright <= 0:
-        bright = float(source[mask].max())
-    scaled = np.clip(source / max(bright, 1e-6), 0, 2)
-    return np.where(mask, scaled, 0).astype(np.float32)
 
 
 def find_device(device: str) -> torch.device:

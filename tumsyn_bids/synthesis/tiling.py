@@ -31,10 +31,32 @@ def tile_starts(size: int, tile: int, overlap: float) -> list[int]:
     return np.linspace(0, size - tile, count).round().astype(int).tolist()
 
 
-def tile_boxes(shape, tile: int, overlap: float) -> list[tuple[slice, slice, slice]]:
-    """Return the tiles of a volume as slices."""
+def published_starts(size: int, tile: int, overlap: float) -> list[int]:
+    """Return the first voxels of tiles along one axis as the published code sets them.
+
+    Parameters
+    ----------
+    size, tile, overlap
+        As for :func:`tile_starts`; ``size`` is at least ``tile``.
+
+    Returns
+    -------
+    list of int
+        Multiples of the step ``tile * (1 - overlap)``, and the last tile that still fits.
+    """
+    return [*range(0, size - tile, int(tile * (1 - overlap))), size - tile]
+
+
+def tile_boxes(
+    shape, tile: int, overlap: float, tiling: str = 'even'
+) -> list[tuple[slice, slice, slice]]:
+    """Return the tiles of a volume as slices.
+
+    ``tiling`` is that of :class:`~tumsyn_bids.networks.config.SynthesisConfig`.
+    """
+    starts_of = published_starts if tiling == 'published' else tile_starts
     axes = [
-        [slice(start, start + min(tile, size)) for start in tile_starts(size, tile, overlap)]
+        [slice(start, start + min(tile, size)) for start in starts_of(size, tile, overlap)]
         for size in shape
     ]
     return list(itertools.product(*axes))
