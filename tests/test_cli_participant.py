@@ -194,7 +194,12 @@ def test_an_interrupted_run_stops_its_processes_and_says_how_far_it_came(
     command = [sys.executable, '-m', 'tumsyn_bids', phantom_dir, tmp_path / 'out', 'participant']
     command += ['-w', tmp_path / 'work', '--model', tiny_model, '--participant-label', '02']
     with subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Shells start what runs in their background with SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         for line in process.stdout:
             if 'correct bias' in line:

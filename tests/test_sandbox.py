@@ -47,7 +47,7 @@ def test_version_without_anything_writable(tmp_path):
 def test_dry_run_without_anything_writable(folder):
     before = sorted(folder.rglob('*'))
     done = sandboxed(folder, *arguments(folder, '--dry-run'), expect=0)
-    assert 'prompt Age:' in done.stdout
+    assert 'prompt    Age:' in done.stdout
     assert sorted(folder.rglob('*')) == before
 
 
