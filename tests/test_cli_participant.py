@@ -198,7 +198,7 @@ def test_an_interrupted_run_stops_its_processes_and_says_how_far_it_came(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Shells start what runs in their background with SIGINT ignored, and children inherit that.
+        # Shells start what runs in their background with SIGINT ignored; children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         for line in process.stdout:
