@@ -45,7 +45,9 @@ def sandboxed(folder: Path, *args, mounts=(), expect: int, timeout: float = 900)
     command = [require_bwrap(), '--ro-bind', '/', '/', '--dev', '/dev', '--proc', '/proc']
     command += ['--tmpfs', '/tmp', '--unshare-net', '--unshare-user', '--die-with-parent']
     command += ['--uid', str(NOBODY), '--gid', str(NOBODY)]
-    command += ['--ro-bind', str(folder), str(folder), *map(str, mounts), '--chdir', '/tmp']
+    for part in (sys.prefix, _SOURCE, folder):  # any of them may lie in the /tmp that was emptied
+        command += ['--ro-bind', str(part), str(part)]
+    command += [*map(str, mounts), '--chdir', '/tmp']
     command += [sys.executable, '-m', 'tumsyn_bids', *map(str, args)]
     env = {'PATH': os.defpath, 'HOME': '/nonexistent', 'PYTHONPATH': str(_SOURCE)}
     env |= {'PYTHONDONTWRITEBYTECODE': '1', 'OMP_NUM_THREADS': '1'}

@@ -255,7 +255,7 @@ def real_sample(
 
 def _real_acquisition(rng, contrast: str, subject: PairedSubject) -> Acquisition:
     acquisition = Acquisition(contrast=contrast)
-    if rng.random() < 0.6:
+    if rng.random() < 0.8:
         acquisition = _usual(rng, contrast)
     person = subject.person
     return acquisition.replace(age=person.age, sex=person.sex, voxel_size=subject.voxel_size)
