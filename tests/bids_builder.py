@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nibabel as nb
@@ -50,3 +51,14 @@ class Builder:
         if sidecar is not None:
             path.with_name(name.split('.')[0] + '.json').write_text(json.dumps(sidecar))
         return path
+
+
+def part_of(dataset: Path, folder: Path, *subjects: str) -> Path:
+    """Copy some subjects of a dataset, without its derivatives."""
+    folder.mkdir(parents=True)
+    for item in dataset.iterdir():
+        if item.is_file():
+            shutil.copy(item, folder)
+    for subject in subjects:
+        shutil.copytree(dataset / subject, folder / subject)
+    return folder

@@ -50,6 +50,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope='session')
+def parity(shared_data) -> Path:
+    """Folder of numbers that the published modules produced."""
+    folder = shared_data.parent / 'parity'
+    if not folder.is_dir():
+        pytest.skip(f'no parity figures at {folder}')
+    return folder
+
+
+@pytest.fixture(scope='session')
 def phantom_dir(tmp_path_factory) -> Path:
     """A small BIDS dataset with known truth, made by our simulator at 3 mm; do not write to it."""
     from tumsyn_bids.simulation.dataset import write_phantom_dataset

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 import pytest
+from bids_builder import part_of
 
 from tumsyn_bids.grids import Grid
 
@@ -37,17 +37,6 @@ def run(*args, expect):
 def contents(folder):
     files = sorted(path for path in folder.rglob('*') if path.is_file())
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def part_of(dataset: Path, folder: Path, *subjects: str) -> Path:
-    """Copy some subjects of a dataset, without its derivatives."""
-    folder.mkdir()
-    for item in dataset.iterdir():
-        if item.is_file():
-            shutil.copy(item, folder)
-    for subject in subjects:
-        shutil.copytree(dataset / subject, folder / subject)
-    return folder
 
 
 def status(out):

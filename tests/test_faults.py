@@ -6,13 +6,13 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from bids_builder import part_of
 
 from tumsyn_bids.bids.files import staged, sweep
 from tumsyn_bids.bids.status import SessionRecord, sweep_output
@@ -24,17 +24,6 @@ from tumsyn_bids.settings import Settings
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def copy_part(dataset, folder, *subjects):
-    """Copy some subjects of a dataset."""
-    folder.mkdir(parents=True)
-    for path in dataset.iterdir():
-        if path.is_file():
-            shutil.copy(path, folder)
-    for subject in subjects:
-        shutil.copytree(dataset / subject, folder / subject)
-    return folder
-
-
 @pytest.fixture
 def command(phantom_dir, tiny_model, tmp_path):
     """Return a function that words the command line of a quick run."""
@@ -43,7 +32,7 @@ def command(phantom_dir, tiny_model, tmp_path):
     def words(folder, *subjects, more=()):
         dataset = folder / 'the data'
         if not dataset.exists():
-            copy_part(phantom_dir, dataset, *subjects)
+            part_of(phantom_dir, dataset, *subjects)
             (folder / 'targets.json').write_text(json.dumps(coarse))
         args = [sys.executable, '-m', 'tumsyn_bids', dataset, folder / 'out', 'participant']
         args += ['-w', folder / 'work', '--model', tiny_model, '--nprocs', 1, '--omp-nthreads', 1]

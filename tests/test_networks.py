@@ -32,14 +32,6 @@ PUBLISHED_SMALL = SynthesisConfig(
 )
 
 
-@pytest.fixture(scope='module')
-def parity(shared_data):
-    folder = shared_data.parent / 'parity'
-    if not folder.is_dir():
-        pytest.skip(f'no parity figures at {folder}')
-    return folder
-
-
 @pytest.mark.parametrize('case', ['same12', 'aniso', 'batch2', 'p20', 'batch2_y3d'])
 def test_matches_published_network(parity, case):
     checkpoint = torch.load(parity / 'checkpoint_small.pt', weights_only=True)

@@ -25,14 +25,6 @@ from tumsyn_bids.synthesis.tiling import tile_boxes
 CLOSE = 1e-5
 
 
-@pytest.fixture(scope='module')
-def parity(shared_data):
-    folder = shared_data.parent / 'parity'
-    if not folder.is_dir():
-        pytest.skip(f'no parity figures at {folder}')
-    return folder
-
-
 @pytest.fixture
 def network(parity) -> Model:
     return published_model(

@@ -70,12 +70,16 @@ def test_a_scan_without_permission_is_named(folder):
     assert 'permissions' in done.stderr
 
 
+def assert_full_disk_is_told(done, disk):
+    first = next(line for line in done.stderr.splitlines() if 'error: sub-02' in line)
+    assert 'no space is left on the disk. Free some space' in first
+    assert str(disk) in first
+
+
 def test_a_full_output_disk_is_told_with_what_to_do(folder):
     mounts = [*writable(folder / 'work'), *small_disk(folder / 'out', 200_000)]
     done = sandboxed(folder, *arguments(folder), mounts=mounts, expect=1)
-    first = next(line for line in done.stderr.splitlines() if 'error: sub-02' in line)
-    assert 'no space is left on the disk. Free some space' in first
-    assert str(folder / 'out') in first
+    assert_full_disk_is_told(done, folder / 'out')
     assert '1 FAILED (sub-02)' in done.stdout.splitlines()[-1]
     # What was computed is in the work directory, and the next run takes it from there.
     mounts = writable(folder / 'work', folder / 'more')
@@ -89,9 +93,7 @@ def test_a_full_output_disk_is_told_with_what_to_do(folder):
 def test_a_full_work_disk_is_told_with_what_to_do(folder):
     mounts = [*writable(folder / 'out'), *small_disk(folder / 'work', 600_000)]
     done = sandboxed(folder, *arguments(folder), mounts=mounts, expect=1)
-    first = next(line for line in done.stderr.splitlines() if 'error: sub-02' in line)
-    assert 'no space is left on the disk. Free some space' in first
-    assert str(folder / 'work') in first
+    assert_full_disk_is_told(done, folder / 'work')
     assert not list((folder / 'out').rglob('*desc-synth*'))
 
 

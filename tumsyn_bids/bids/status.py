@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from ..checksums import file_sha256
 from ..plan import SessionPlan
 from .files import sweep, write_text
 from .tables import to_tsv
@@ -326,15 +327,6 @@ def describe_outputs(
         relative = path.relative_to(output_dir).as_posix()
         found.append(OutputFile(relative, path.stat().st_size, file_sha256(path)))
     return tuple(found)
-
-
-def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _load(path: Path) -> SessionRecord:

@@ -27,7 +27,7 @@ def add_models(commands, command) -> None:
     actions = models.add_subparsers(
         dest='action', required=True, metavar='ACTION', help='what to do with them'
     )
-    _store(command(actions, 'list', _list, 'list the models that --model knows by name'))
+    add_models_dir(command(actions, 'list', _list, 'list the models that --model knows by name'))
     for name, run, text in (
         ('info', _info, 'what a model is, and what is known of its origin'),
         ('verify', _verify, 'load a model and compare it with its checksum'),
@@ -36,7 +36,7 @@ def add_models(commands, command) -> None:
         parser.add_argument(
             'model', nargs='?', default=EMBEDDED, metavar='NAME|PATH', help='default: embedded'
         )
-        _store(parser)
+        add_models_dir(parser)
     _add_import(command(actions, 'import', _import, 'add the published weights to the store'))
     _add_fetch(command(actions, 'fetch', _fetch, 'download the published weights'))
 
@@ -51,9 +51,6 @@ def add_models_dir(parser) -> None:
         help='where models are looked up by name (default: $TUMSYN_HOME/models, else '
         "tumsyn/models in the user's data folder)",
     )
-
-
-_store = add_models_dir
 
 
 def _add_import(parser) -> None:
@@ -72,7 +69,7 @@ def _add_import(parser) -> None:
         metavar='N',
         help='attention heads of the text transformer (default: one per 64 channels)',
     )
-    _store(parser)
+    add_models_dir(parser)
 
 
 def _add_fetch(parser) -> None:
@@ -85,7 +82,7 @@ def _add_fetch(parser) -> None:
         metavar='URL',
         help='a mirror of Zenodo (default: $TUMSYN_ZENODO, else Zenodo itself)',
     )
-    _store(parser)
+    add_models_dir(parser)
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -7,9 +7,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from ..checksums import file_sha256
 from ..errors import ModelError
 from .checkpoints import published_model
-from .model import file_sha256, load_model, save_model
+from .model import load_model, save_model
 from .store import new_model_folder
 
 LICENCE_NOTE = (

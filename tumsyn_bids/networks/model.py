@@ -6,7 +6,6 @@ their origin. Neither can execute code when loaded.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..checksums import file_sha256
 from ..errors import ModelError
 from .config import SynthesisConfig
 from .store import CONFIG, EMBEDDED, WEIGHTS, embedded_model
@@ -93,15 +93,6 @@ def save_model(
     }
     (folder / CONFIG).write_text(json.dumps(description, indent=2) + '\n')
     return folder
-
-
-def file_sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file, read piece by piece: checkpoints can be larger than memory."""
-    digest = hashlib.sha256()
-    with Path(path).open('rb') as file:
-        while piece := file.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def load_model(folder: str | Path) -> LoadedModel:
