@@ -26,6 +26,7 @@ from tumsyn_bids.training.data import (
     off_grid,
     real_sample,
     simulated_sample,
+    white_matter,
 )
 from tumsyn_bids.training.losses import (
     structural_dissimilarity,
@@ -266,3 +267,13 @@ def test_interrupted_run_ends_like_an_undisturbed_one(labelmaps, tmp_path):
         torch.testing.assert_close(result.network.state_dict()[key], value)
     manifest = json.loads((tmp_path / 'parts' / 'manifest.json').read_text())
     assert manifest['labelmaps'] == ['spheres.nii.gz']
+
+
+def test_white_matter_of_a_t1w_is_its_brightest_tissue():
+    axis = np.arange(40) - 19.5
+    radius = np.sqrt(np.add.outer(np.add.outer(axis**2, axis**2), axis**2))
+    levels = np.select([radius < 10, radius < 14, radius < 17], [0.9, 0.65, 0.2], 0.0)
+    noisy = levels + 0.03 * np.random.default_rng(0).standard_normal(levels.shape)
+    found = white_matter(noisy.astype(np.float32), radius < 17)
+    truth = radius < 10
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.95

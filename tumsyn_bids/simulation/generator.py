@@ -18,6 +18,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from ..acquisition import Acquisition
+from .lesions import draw_lesions
 from .signals import signal
 from .tissues import TISSUES, Relaxation, relaxation, tissue_of_label
 
@@ -271,11 +272,8 @@ def _noise(rng, shape, *, smooth: float, white: float) -> np.ndarray:
 
 
 def _add_lesions(rng, tissue: np.ndarray) -> np.ndarray:
-    white = tissue == TISSUE_NAMES.index('white_matter')
-    field = _noise(rng, tissue.shape, smooth=1.0, white=0.0)
-    threshold = np.quantile(field, rng.uniform(0.9, 0.995))
-    lesion = TISSUE_NAMES.index('white_matter_lesion')
-    return np.where(white & (field > threshold), np.uint8(lesion), tissue)
+    lesions = draw_lesions(rng, tissue == TISSUE_NAMES.index('white_matter'))
+    return np.where(lesions, np.uint8(TISSUE_NAMES.index('white_matter_lesion')), tissue)
 
 
 def _weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float) -> float:

@@ -9,6 +9,7 @@ import nibabel as nb
 import numpy as np
 import torch
 from scipy import ndimage
+from skimage.filters import threshold_multiotsu
 
 from ..acquisition import CONTRASTS, FIELDS, Acquisition
 from ..errors import UsageError
@@ -23,6 +24,7 @@ from ..simulation.generator import (
     render_random,
     sample_image,
 )
+from ..simulation.lesions import draw_lesions, paint_lesions
 from .corruption import BRIGHTEST, blur, corrupt_source
 
 #: How often each contrast is drawn, relative to the others.
@@ -35,6 +37,10 @@ CONTRAST_WEIGHTS: dict[str, float] = {
     'SWI': 1.0,
     'T1CE': 1.3,
 }
+
+
+#: Part of the samples of a real person that get lesions which that person does not have.
+LESION_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,8 @@ class PairedSubject:
     mask : ndarray of bool, shape (X, Y, Z)
     voxel_size : tuple of 3 float
         In mm, of the grid that the images came on: what they resolve.
+    white : ndarray of bool, shape (X, Y, Z), optional
+        White matter, where lesions may be put; not known without a T1w.
     """
 
     label: str
@@ -79,6 +87,7 @@ class PairedSubject:
     images: dict[str, np.ndarray]
     mask: np.ndarray
     voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    white: np.ndarray | None = None
 
 
 def scale_brain(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -161,7 +170,18 @@ def _paired_subject(dataset: Path, folder: Path, images) -> PairedSubject:
     }
     person = _person(dataset, folder.relative_to(dataset).parts[0])
     voxel_size = tuple(round(float(zoom), 2) for zoom in grid.zooms)
-    return PairedSubject(label, person, scaled, mask[box], voxel_size)
+    white = white_matter(scaled['T1w'], mask[box]) if 'T1w' in scaled else None
+    return PairedSubject(label, person, scaled, mask[box], voxel_size, white)
+
+
+def white_matter(t1w: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the white matter of a T1w brain: the largest piece of the brightest of 3 classes."""
+    smooth = ndimage.gaussian_filter(t1w, 0.7)
+    bright = mask & (smooth > threshold_multiotsu(smooth[mask], classes=3)[-1])
+    pieces, n_pieces = ndimage.label(ndimage.binary_opening(bright))
+    if n_pieces == 0:
+        return np.zeros_like(mask)
+    return pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
 
 
 def _bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
@@ -240,6 +260,9 @@ def real_sample(
     mask = sample_image(subject.mask, grid) > 0.5
     names = _draw_contrasts(rng, list(subject.images), 1 + n_targets)
     images = [sample_image(subject.images[name], grid) for name in names]
+    if subject.white is not None and rng.random() < LESION_SHARE:
+        lesions = draw_lesions(rng, sample_image(subject.white, grid) > 0.5)
+        images = paint_lesions(rng, images, names, lesions)
     source = images[0] * mask
     if rng.random() < 0.7:
         source = corrupt_source(rng, source, mask, strength=0.6)
