@@ -21,7 +21,8 @@ def test_lesions_stay_in_white_matter_and_vary_in_load(white):
         lesions = draw_lesions(np.random.default_rng(seed), white)
         assert not (lesions & ~white).any()
         loads.append(lesions.sum() / white.sum())
-    assert min(loads) < 0.02 and max(loads) > 0.15
+    assert min(loads) < 0.02
+    assert max(loads) > 0.15
     assert max(loads) <= 0.34
 
 
