@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tumsyn_bids.simulation.lesions import draw_lesions, paint_lesions
+from tumsyn_bids.simulation.lesions import (
+    distance_to_ventricles,
+    draw_lesions,
+    paint_lesions,
+)
 
 
 @pytest.fixture
@@ -15,10 +19,17 @@ def white():
     return np.add.outer(np.add.outer(axis**2, axis**2), axis**2) < 12**2
 
 
-def test_lesions_stay_in_white_matter_and_vary_in_load(white):
+@pytest.fixture
+def ventricle_mm():
+    """Return the distance to a ventricle, a rod along the third axis."""
+    axis = np.arange(32) - 15.5
+    return np.broadcast_to(np.sqrt(np.add.outer(axis**2, axis**2))[..., None], (32, 32, 32))
+
+
+def test_lesions_stay_in_white_matter_and_vary_in_load(white, ventricle_mm):
     loads = []
     for seed in range(20):
-        lesions = draw_lesions(np.random.default_rng(seed), white)
+        lesions = draw_lesions(np.random.default_rng(seed), white, ventricle_mm)
         assert not (lesions & ~white).any()
         loads.append(lesions.sum() / white.sum())
     assert min(loads) < 0.02
@@ -26,18 +37,25 @@ def test_lesions_stay_in_white_matter_and_vary_in_load(white):
     assert max(loads) <= 0.34
 
 
-def test_lesions_prefer_depth(white):
-    depth = np.sqrt(((np.indices(white.shape) - 15.5) ** 2).sum(axis=0))
+def test_lesions_gather_around_the_ventricles(white, ventricle_mm):
+    near, far = white & (ventricle_mm < 4), white & (ventricle_mm > 8)
     counts = np.zeros(2)
     for seed in range(40):
-        lesions = draw_lesions(np.random.default_rng(seed), white)
-        deep, shallow = white & (depth < 6), white & (depth >= 9)
-        counts += [lesions[deep].mean(), lesions[shallow].mean()]
-    assert counts[0] > 1.5 * counts[1]
+        lesions = draw_lesions(np.random.default_rng(seed), white, ventricle_mm)
+        counts += [lesions[near].mean(), lesions[far].mean()]
+    assert counts[0] > 2 * counts[1] > 0
 
 
 def test_no_white_matter_no_lesions():
-    assert not draw_lesions(np.random.default_rng(0), np.zeros((8, 8, 8), bool)).any()
+    empty = np.zeros((8, 8, 8), bool)
+    assert not draw_lesions(np.random.default_rng(0), empty, np.zeros(empty.shape)).any()
+
+
+def test_distance_to_ventricles():
+    ventricles = np.zeros((300, 3, 3), bool)
+    assert (distance_to_ventricles(ventricles) == 255).all()
+    ventricles[0] = True
+    assert distance_to_ventricles(ventricles)[[0, 7, 299], 1, 1].tolist() == [0, 7, 255]
 
 
 def test_painted_lesions_have_the_signs_of_their_contrasts(white):

@@ -269,11 +269,13 @@ def test_interrupted_run_ends_like_an_undisturbed_one(labelmaps, tmp_path):
     assert manifest['labelmaps'] == ['spheres.nii.gz']
 
 
-def test_white_matter_of_a_t1w_is_its_brightest_tissue():
-    axis = np.arange(40) - 19.5
+def test_white_matter_and_ventricle_of_a_t1w():
+    axis = np.arange(80) - 39.5
     radius = np.sqrt(np.add.outer(np.add.outer(axis**2, axis**2), axis**2))
-    levels = np.select([radius < 10, radius < 14, radius < 17], [0.9, 0.65, 0.2], 0.0)
+    levels = np.select([radius < 8, radius < 25, radius < 32, radius < 36], [0.2, 0.9, 0.65, 0.2])
     noisy = levels + 0.03 * np.random.default_rng(0).standard_normal(levels.shape)
-    found = white_matter(noisy.astype(np.float32), radius < 17)
-    truth = radius < 10
-    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.95
+    white, ventricle_mm = white_matter(noisy.astype(np.float32), radius < 36)
+    truth = (radius >= 8) & (radius < 25)
+    assert 2 * (white & truth).sum() / (white.sum() + truth.sum()) > 0.95
+    assert ventricle_mm[40, 40, 40] == 0
+    assert abs(int(ventricle_mm[60, 40, 40]) - (20 - 8)) <= 2

@@ -18,7 +18,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from ..acquisition import Acquisition
-from .lesions import draw_lesions
+from .lesions import distance_to_ventricles, draw_lesions
 from .signals import signal
 from .tissues import TISSUES, Relaxation, relaxation, tissue_of_label
 
@@ -26,6 +26,8 @@ TISSUE_NAMES: tuple[str, ...] = tuple(TISSUES)
 _OUTSIDE_BRAIN = ('air', 'eye', 'fat', 'muscle', 'skin', 'mucosa', 'bone', 'marrow', 'optic_nerve')
 _FLUID = ('csf', 'vessel')
 _LARGEST_DEPTH = 12
+#: FreeSurfer numbers, left and right.
+_LATERAL_VENTRICLES = (4, 43)
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,15 @@ class TissueVolume:
         Distance to the parenchyma in mm, at most 12.
     counts : ndarray of int, shape (13, n_tissues)
         Voxels of each tissue at each distance.
+    ventricle : ndarray of uint8, shape (X, Y, Z)
+        Distance to the lateral ventricles in mm.
     """
 
     name: str
     tissue: np.ndarray
     distance: np.ndarray
     counts: np.ndarray
+    ventricle: np.ndarray
 
 
 def load_tissue_volume(path: str | Path) -> TissueVolume:
@@ -74,7 +79,10 @@ def load_tissue_volume(path: str | Path) -> TissueVolume:
     n_tissues = len(TISSUE_NAMES)
     pairs = distance.astype(np.int64) * n_tissues + tissue[box]
     counts = np.bincount(pairs.ravel(), minlength=(_LARGEST_DEPTH + 1) * n_tissues)
-    return TissueVolume(Path(path).name, tissue[box], distance, counts.reshape(-1, n_tissues))
+    ventricle = distance_to_ventricles(np.isin(labels[box], _LATERAL_VENTRICLES))
+    return TissueVolume(
+        Path(path).name, tissue[box], distance, counts.reshape(-1, n_tissues), ventricle
+    )
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ def draw_subject(
     fractions[outside] = 0
     fractions /= fractions.sum()
     if rng.random() < lesions:
-        tissue = _add_lesions(rng, tissue)
+        tissue = _add_lesions(rng, tissue, _sample(volume.ventricle, grid, 'bilinear'))
     factors = {
         key: np.exp(rng.normal(0, spread, len(TISSUE_NAMES))) for key, spread in _SPREAD.items()
     }
@@ -271,8 +279,8 @@ def _noise(rng, shape, *, smooth: float, white: float) -> np.ndarray:
     return total
 
 
-def _add_lesions(rng, tissue: np.ndarray) -> np.ndarray:
-    lesions = draw_lesions(rng, tissue == TISSUE_NAMES.index('white_matter'))
+def _add_lesions(rng, tissue: np.ndarray, ventricle_mm: np.ndarray) -> np.ndarray:
+    lesions = draw_lesions(rng, tissue == TISSUE_NAMES.index('white_matter'), ventricle_mm)
     return np.where(lesions, np.uint8(TISSUE_NAMES.index('white_matter_lesion')), tissue)
 
 

@@ -20,14 +20,25 @@ _LEVELS: dict[str, tuple[float, float]] = {
 }
 
 
-def draw_lesions(rng: np.random.Generator, white: np.ndarray) -> np.ndarray:
-    """Draw lesions inside white matter, more of them the farther from the cortex.
+def distance_to_ventricles(ventricles: np.ndarray) -> np.ndarray:
+    """Return the distance to the ventricles in voxels, as uint8; 255 if there are none."""
+    if not ventricles.any():
+        return np.full(ventricles.shape, 255, dtype=np.uint8)
+    return np.minimum(ndimage.distance_transform_edt(~ventricles), 255).astype(np.uint8)
+
+
+def draw_lesions(
+    rng: np.random.Generator, white: np.ndarray, ventricle_mm: np.ndarray
+) -> np.ndarray:
+    """Draw lesions inside white matter: scattered ones, and caps along the ventricles.
 
     Parameters
     ----------
     rng : numpy.random.Generator
     white : ndarray of bool, shape (X, Y, Z)
         White matter, on voxels of about 1 mm.
+    ventricle_mm : ndarray, shape (X, Y, Z)
+        Distance to the lateral ventricles.
 
     Returns
     -------
@@ -36,8 +47,8 @@ def draw_lesions(rng: np.random.Generator, white: np.ndarray) -> np.ndarray:
     """
     if not white.any():
         return np.zeros_like(white)
-    depth = np.minimum(ndimage.distance_transform_edt(white), 6.0)
-    field = _field(rng, white.shape) + rng.uniform(0, 0.25) * depth
+    caps = np.exp(-np.asarray(ventricle_mm, dtype=np.float32) / rng.uniform(3, 9))
+    field = _field(rng, white.shape) + rng.uniform(0, 4) * caps
     share = np.exp(rng.uniform(np.log(0.005), np.log(0.33)))
     return white & (field > np.quantile(field[white], 1 - share))
 

@@ -24,7 +24,7 @@ from ..simulation.generator import (
     render_random,
     sample_image,
 )
-from ..simulation.lesions import draw_lesions, paint_lesions
+from ..simulation.lesions import distance_to_ventricles, draw_lesions, paint_lesions
 from .corruption import BRIGHTEST, blur, corrupt_source
 
 #: How often each contrast is drawn, relative to the others.
@@ -41,6 +41,8 @@ CONTRAST_WEIGHTS: dict[str, float] = {
 
 #: Part of the samples of a real person that get lesions which that person does not have.
 LESION_SHARE = 0.5
+#: Fluid farther from the brain's surface than this belongs to the ventricles.
+VENTRICLES_BELOW_MM = 20.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class PairedSubject:
         In mm, of the grid that the images came on: what they resolve.
     white : ndarray of bool, shape (X, Y, Z), optional
         White matter, where lesions may be put; not known without a T1w.
+    ventricle : ndarray of uint8, shape (X, Y, Z), optional
+        Distance to the ventricles in mm.
     """
 
     label: str
@@ -88,6 +92,7 @@ class PairedSubject:
     mask: np.ndarray
     voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)
     white: np.ndarray | None = None
+    ventricle: np.ndarray | None = None
 
 
 def scale_brain(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -170,15 +175,37 @@ def _paired_subject(dataset: Path, folder: Path, images) -> PairedSubject:
     }
     person = _person(dataset, folder.relative_to(dataset).parts[0])
     voxel_size = tuple(round(float(zoom), 2) for zoom in grid.zooms)
-    white = white_matter(scaled['T1w'], mask[box]) if 'T1w' in scaled else None
-    return PairedSubject(label, person, scaled, mask[box], voxel_size, white)
+    parts = (None, None)
+    if 'T1w' in scaled:
+        parts = white_matter(scaled['T1w'], mask[box])
+    return PairedSubject(label, person, scaled, mask[box], voxel_size, *parts)
 
 
-def white_matter(t1w: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return the white matter of a T1w brain: the largest piece of the brightest of 3 classes."""
+def white_matter(t1w: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find white matter, and how far the ventricles are, in a T1w brain of 1 mm.
+
+    White matter is the largest piece of the brightest of three classes, with the rim of partial
+    volume that separates it from the ventricles; these are the fluid deep inside the brain.
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+        White matter.
+    ndarray of uint8, shape (X, Y, Z)
+        Distance to the ventricles in mm.
+    """
     smooth = ndimage.gaussian_filter(t1w, 0.7)
-    bright = mask & (smooth > threshold_multiotsu(smooth[mask], classes=3)[-1])
-    pieces, n_pieces = ndimage.label(ndimage.binary_opening(bright))
+    dark, bright = threshold_multiotsu(smooth[mask], classes=3)
+    deep = ndimage.distance_transform_edt(mask) > VENTRICLES_BELOW_MM
+    fluid = _largest_piece(deep & (smooth < dark))
+    distance = distance_to_ventricles(fluid)
+    white = _largest_piece(ndimage.binary_opening(mask & (smooth > bright)))
+    near_white = ndimage.binary_dilation(white, iterations=3)
+    return white | (near_white & mask & ~fluid & (distance <= 3)), distance
+
+
+def _largest_piece(mask: np.ndarray) -> np.ndarray:
+    pieces, n_pieces = ndimage.label(mask)
     if n_pieces == 0:
         return np.zeros_like(mask)
     return pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
@@ -261,7 +288,8 @@ def real_sample(
     names = _draw_contrasts(rng, list(subject.images), 1 + n_targets)
     images = [sample_image(subject.images[name], grid) for name in names]
     if subject.white is not None and rng.random() < LESION_SHARE:
-        lesions = draw_lesions(rng, sample_image(subject.white, grid) > 0.5)
+        near = sample_image(subject.ventricle, grid)
+        lesions = draw_lesions(rng, sample_image(subject.white, grid) > 0.5, near)
         images = paint_lesions(rng, images, names, lesions)
     source = images[0] * mask
     if rng.random() < 0.7:
