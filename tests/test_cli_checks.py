@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from tumsyn_bids import __version__
 from tumsyn_bids.cli.main import main
 
 
@@ -160,3 +161,19 @@ def test_an_error_of_our_own_has_its_own_exit_code(monkeypatch, capsys, dataset,
     monkeypatch.setattr('tumsyn_bids.cli.participant.run_participant', broken)
     assert main([str(dataset), str(tmp_path / 'out'), 'participant']) == 70
     assert 'internal error: RuntimeError: a bug' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('how', ['writable by all', 'of another user'])
+def test_intermediate_results_of_others_are_not_trusted(
+    dataset, refused, tmp_path, monkeypatch, how
+):
+    """Nipype's results are pickles: whoever can write them runs code as us."""
+    folder = tmp_path / 'work' / f'tumsyn-{__version__}'
+    folder.mkdir(parents=True)
+    if how == 'writable by all':
+        folder.chmod(0o777)
+    else:
+        monkeypatch.setattr(os, 'geteuid', lambda: folder.stat().st_uid + 1)
+    line = refused(dataset, tmp_path / 'out', 'participant')
+    assert str(folder) in line
+    assert 'another user' in line

@@ -23,6 +23,9 @@ WITHOUT_HOME['https_proxy'] = WITHOUT_HOME['http_proxy']
 OWN_FOLDERS = ('MPLCONFIGDIR', 'TEMPLATEFLOW_HOME', 'XDG_CACHE_HOME')
 
 
+SECRET = 'Creutzfeldt'
+
+
 def run(*args, expect):
     """Start ``tumsyn-bids`` without home and network; return its output."""
     env = {name: value for name, value in os.environ.items() if name not in OWN_FOLDERS}
@@ -52,6 +55,10 @@ def first_run(phantom_dir, tiny_model, tmp_path_factory):
     dataset = part_of(phantom_dir, folder / 'ds', 'sub-01', 'sub-02')
     broken = dataset / 'sub-01' / 'anat' / 'sub-01_T1w.nii.gz'
     broken.write_bytes(broken.read_bytes()[:-3000])
+    table = dataset / 'participants.tsv'
+    header, *rows = table.read_text().splitlines()
+    rows = [f'{row}\t{SECRET}' for row in [*rows, 'sub-99\t23\tM\tR']]
+    table.write_text('\n'.join([f'{header}\tdiagnosis', *rows]) + '\n')
     before = contents(dataset)
     args = [dataset, folder / 'out', 'participant', '-w', folder / 'work', '--model', tiny_model]
     done = run(*args, expect=1)
@@ -114,6 +121,17 @@ def test_there_is_a_log_for_each_subject_and_the_settings(first_run):
     (folder,) = [path for path in (first_run['out'] / 'logs').iterdir() if path.name[0] == '2']
     assert {'sub-01.log', 'sub-02.log', 'config.toml'} <= {path.name for path in folder.iterdir()}
     assert 'synthesize' in (folder / 'sub-02.log').read_text()
+
+
+def test_what_the_prompt_does_not_need_stays_in_the_dataset(first_run):
+    """Other columns of participants.tsv and other people's rows are written nowhere."""
+    out = first_run['out']
+    kept = (path for path in out.rglob('*') if path.is_file() and path.suffix != '.gz')
+    told = [path.read_bytes() for path in kept]
+    told += [first_run['done'].stdout.encode(), first_run['done'].stderr.encode()]
+    assert any(b'sub-02' in text for text in told)
+    for secret in (SECRET, 'sub-99'):
+        assert not any(secret.encode() in text for text in told)
 
 
 def test_reports_are_written_for_good_and_bad(first_run):

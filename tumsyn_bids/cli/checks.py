@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import stat
 from pathlib import Path
 
 from ..errors import UsageError
 from ..settings import Settings
+from .sessions import scratch
 
 #: Linux allows 4096 bytes in a path and 255 in a name; our files need part of them.
 MAX_FOLDER_BYTES, MAX_NAME_BYTES = 3400, 255
@@ -66,6 +68,26 @@ def _check_folders(settings: Settings, dry_run: bool) -> None:
         return
     check_writable(settings.output_dir, 'the output directory')
     check_writable(settings.work_dir, 'the work directory (-w)')
+    check_trusted(scratch(settings))
+
+
+def check_trusted(folder: Path) -> None:
+    """Raise :class:`UsageError` where someone else may have written what a run would take up.
+
+    Nipype keeps the results of finished steps as pickles, and reading a pickle runs its code.
+    """
+    if not folder.is_dir():
+        return
+    status = folder.stat()
+    if status.st_uid == os.geteuid() and not status.st_mode & stat.S_IWOTH:
+        return
+    raise UsageError(
+        'holds intermediate results that another user may have written; they are not read, as '
+        'they could run code',
+        path=folder,
+        field='-w',
+        remedy='Choose a work directory of your own, or remove this one',
+    )
 
 
 def check_length(path: Path, what: str) -> None:
