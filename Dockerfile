@@ -15,7 +15,7 @@ RUN python -c "import configparser; c = configparser.ConfigParser(); c.read('set
     && pip install ${PIP_ARGS} -c constraints.txt -r requirements.txt
 COPY LICENSE README.md pyproject.toml ./
 COPY tumsyn_bids ./tumsyn_bids
-RUN pip install --no-deps . && python -m compileall -q /opt/tumsyn
+RUN pip install --no-deps .
 # niworkflows wants TemplateFlow's index of names to exist; it comes out of the wheel.
 RUN TEMPLATEFLOW_HOME=/opt/templateflow TEMPLATEFLOW_AUTOUPDATE=off \
     python -c "import templateflow.api" \
