@@ -50,23 +50,32 @@ class Synthesize(Step):
 
     def _work(self, folder: Path) -> dict:
         from ..grids import Grid
+        from ..synthesis.memory import with_tiles_that_fit
 
         synthesizer = _synthesizer(self.inputs.model, self.inputs.device)
         mask = nb.load(self.inputs.mask_file)
         # Voxel sizes are asked for along the axes of the head, however the file is stored.
         field_of_view = Grid.of(mask).canonical()
-        encoded = synthesizer.encode(
-            nb.load(self.inputs.in_file),
-            mask=mask,
-            world=world_of(self.inputs.transform_file),
-            acquisition=Acquisition.from_dict(self.inputs.source),
-        )
-        out_files = []
         targets = [Acquisition.from_dict(values) for values in self.inputs.acquisitions]
-        for number, (prompt, target) in enumerate(zip(self.inputs.prompts, targets, strict=True)):
-            grid = field_of_view.with_zooms(target.voxel_size or DEFAULT_VOXEL_SIZE)
-            data = synthesizer.decode(encoded, prompt, grid)
-            out_files.append(save(data, grid.affine, folder / f'synthetic-{number}.nii'))
+        grids = [
+            field_of_view.with_zooms(target.voxel_size or DEFAULT_VOXEL_SIZE) for target in targets
+        ]
+
+        def make(synthesizer) -> list[np.ndarray]:
+            encoded = synthesizer.encode(
+                nb.load(self.inputs.in_file),
+                mask=mask,
+                world=world_of(self.inputs.transform_file),
+                acquisition=Acquisition.from_dict(self.inputs.source),
+            )
+            wanted = zip(self.inputs.prompts, grids, strict=True)
+            return [synthesizer.decode(encoded, prompt, grid) for prompt, grid in wanted]
+
+        images, doubts = with_tiles_that_fit(synthesizer, make)
+        out_files = [
+            save(data, grid.affine, folder / f'synthetic-{number}.nii')
+            for number, (data, grid) in enumerate(zip(images, grids, strict=True))
+        ]
         return {
             'out_files': out_files,
             'model': {
@@ -74,7 +83,7 @@ class Synthesize(Step):
                 'version': synthesizer.version,
                 'sha256': synthesizer.sha256,
             },
-            'warnings': [list(synthesizer.in_range(target)) for target in targets],
+            'warnings': [[*synthesizer.in_range(target), *doubts] for target in targets],
         }
 
 
