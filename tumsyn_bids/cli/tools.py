@@ -12,6 +12,8 @@ from .parser import OneLineParser, absolute_path, device_name, option, whole_num
 from .progress import say
 
 PROG = 'tumsyn'
+#: Named configurations of the networks.
+CONFIGS = ('official', 'paper', 'embedded', 'tiny')
 
 
 def main(argv=None) -> int:
@@ -116,9 +118,7 @@ def _add_train(commands) -> None:
     parser.add_argument(
         '--exclude', nargs='+', default=(), metavar='NAME', help='people, files left out'
     )
-    parser.add_argument(
-        '--config', choices=('official', 'embedded', 'tiny'), default='embedded', help='size'
-    )
+    parser.add_argument('--config', choices=CONFIGS, default='embedded', help='size')
     parser.add_argument('--steps', type=whole_number(1), help='length of the schedule')
     option(parser, '--max-minutes', type=float, help='stop, resumably, after this time')
     parser.add_argument('--seed', type=whole_number(0), help='of everything that is drawn')
