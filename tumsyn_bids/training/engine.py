@@ -131,7 +131,7 @@ class Engine:
             self.step = state['step']
             self._lost = list(state.get('lost', ()))
         except Exception as error:
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UsageError(
                 f'the run cannot go on from here ({reason})', path=path, remedy=remedy
             ) from error
@@ -221,21 +221,22 @@ class Engine:
             except torch.OutOfMemoryError as error:
                 raise UsageError(
                     'the memory of the device does not suffice',
-                    remedy='Lower --patch or --batch and raise --accumulate, or use bf16-mixed',
+                    remedy='Lower the patch or the batch, raise --accumulate, or use bf16-mixed',
                 ) from error
             total += float(value.detach())
-        if not np.isfinite(total):
+        mean = torch.tensor(total / self.settings.accumulate, device=self.fabric.device)
+        mean = float(self.fabric.all_reduce(mean))
+        if not np.isfinite(mean):
             raise UsageError(
                 f'the loss is not finite at step {self.step}',
                 path=self.out_dir,
-                remedy='Look for images that are not finite, or lower --learning-rate',
+                remedy='Look for images that are not finite, or lower the learning rate',
             )
         self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.settings.clip)
         self.optimizer.step()
         self._average()
         self.step += 1
-        mean = torch.tensor(total / self.settings.accumulate, device=self.fabric.device)
-        return float(self.fabric.all_reduce(mean))
+        return mean
 
     def _anyone(self, yes: bool) -> bool:
         if self.fabric.world_size == 1:
