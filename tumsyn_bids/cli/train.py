@@ -6,7 +6,7 @@ import argparse
 import json
 import logging
 
-from ..errors import EXIT_OK
+from ..errors import EXIT_OK, UsageError
 from .parser import absolute_path, option, whole_number
 from .progress import say
 
@@ -74,6 +74,22 @@ def _add_synthesis(parser) -> None:
     )
     parser.add_argument('--config', choices=CONFIGS, default='embedded', help='size')
     parser.add_argument('--steps', type=whole_number(1), help='length of the schedule')
+    parser.add_argument(
+        '--recipe',
+        choices=('embedded', 'paper'),
+        default='embedded',
+        help="of the embedded model, or the paper's: both directions, any up-sampling, points",
+    )
+    parser.add_argument('--batch', type=whole_number(1), help="of the paper's recipe (16)")
+    parser.add_argument('--points', type=whole_number(1), help="of the paper's recipe (8000)")
+    option(parser, '--learning-rate', type=float, help="of the paper's recipe (1e-4)")
+    option(
+        parser,
+        '--text-encoder',
+        type=absolute_path,
+        metavar='MODEL',
+        help='model folder of train text-image; its text encoder is used as it is',
+    )
 
 
 def _add_run(parser) -> None:
@@ -134,6 +150,18 @@ def _run_text_image(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _recipe(args: argparse.Namespace):
+    from ..training.paper import PaperRecipe
+
+    given = _given(args, 'batch', 'points', 'learning_rate')
+    if args.recipe == 'paper':
+        return PaperRecipe(**given)
+    if given:
+        names = ', '.join('--' + name.replace('_', '-') for name in given)
+        raise UsageError('goes with --recipe paper', field=names)
+    return None
+
+
 def _run_synthesis(args: argparse.Namespace) -> int:
     from ..training.synthesis import TrainingSettings, train_synthesis
 
@@ -144,6 +172,8 @@ def _run_synthesis(args: argparse.Namespace) -> int:
         exclude=tuple(args.exclude),
         settings=TrainingSettings(**_given(args, 'config', 'steps', 'seed')),
         engine_settings=_engine_settings(args),
+        recipe=_recipe(args),
+        text_encoder=args.text_encoder,
         max_minutes=args.max_minutes,
     )
     say(f'{args.prog}: finished: {path}')
@@ -151,7 +181,6 @@ def _run_synthesis(args: argparse.Namespace) -> int:
 
 
 def _run_retrieval(args: argparse.Namespace) -> int:
-    from ..errors import UsageError
     from ..training.retrieval import evaluate_retrieval, write_retrieval
     from ..training.text_image import load_heads, load_text_image
 

@@ -37,6 +37,13 @@ from .data import (
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
 from .losses import synthesis_loss
+from .paper import (
+    BothWays,
+    PaperRecipe,
+    freeze_text,
+    mean_absolute_error,
+    with_text_encoder,
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,8 @@ def train_synthesis(
     exclude: tuple[str, ...] = (),
     settings: TrainingSettings | None = None,
     engine_settings: EngineSettings | None = None,
+    recipe: PaperRecipe | None = None,
+    text_encoder: str | Path | None = None,
     max_minutes: float | None = None,
 ) -> Path:
     """Train, or go on training, and write the model.
@@ -129,6 +138,10 @@ def train_synthesis(
     settings : TrainingSettings
     engine_settings : EngineSettings, optional
         Devices, precision, accumulation; one CPU process if not given.
+    recipe : PaperRecipe, optional
+        Train as the paper does, in the place of the recipe of the embedded model.
+    text_encoder : path-like, optional
+        Model folder of stage 1, whose text encoder is used and not trained further.
     max_minutes : float, optional
         Stop, resumably, after this time.
 
@@ -143,6 +156,10 @@ def train_synthesis(
         If there is nothing to train on.
     """
     settings = settings or TrainingSettings()
+    text_weights = None
+    config = training_config(settings.config)
+    if text_encoder is not None:
+        config, text_weights = with_text_encoder(config, text_encoder)
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     volumes = _load_volumes(labelmaps, exclude)
@@ -151,7 +168,9 @@ def train_synthesis(
         raise UsageError('there is nothing to train on', remedy='Give --labelmaps or --pairs')
     manifest = _write_manifest(out_dir, settings, volumes, people, exclude)
     engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
-    run = _Run(settings, engine, volumes, people)
+    kind = _Run if recipe is None else _PaperRun
+    run = kind(settings, engine, volumes, people, config, recipe)
+    run.setup(text_weights)
     engine.resume()
     engine.train(
         settings.steps,
@@ -221,21 +240,36 @@ class _Step(nn.Module):
 class _Run:
     """A training run: what is drawn, and how well it was predicted."""
 
-    def __init__(self, settings: TrainingSettings, engine: Engine, volumes, people):
-        self.settings, self.engine = settings, engine
+    def __init__(self, settings, engine: Engine, volumes, people, config, recipe):
+        self.settings, self.engine, self.recipe = settings, engine, recipe
         self.volumes, self.people = volumes, people
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            model = initialise(Model(training_config(settings.config)))
-        model.to(memory_format=torch.channels_last_3d)
-        self.averaged = Model(model.config)
-        self.averaged.load_state_dict(model.state_dict())
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.01
+            self.model = initialise(Model(config))
+            self.averaged = Model(config)
+
+    def setup(self, text_weights: dict | None) -> None:
+        """Hand the networks to the engine."""
+        if text_weights is not None:
+            freeze_text(self.model, text_weights)
+        self.model.to(memory_format=torch.channels_last_3d)
+        self.averaged.load_state_dict(self.model.state_dict())
+        self.engine.setup(
+            self.module(),
+            self.optimizer([p for p in self.model.parameters() if p.requires_grad]),
+            model=self.model,
+            averaged=self.averaged,
+            ema=self.settings.ema,
         )
-        engine.setup(
-            _Step(model), optimizer, model=model, averaged=self.averaged, ema=settings.ema
-        )
+
+    def module(self) -> nn.Module:
+        """Return what is called with a sample."""
+        return _Step(self.model)
+
+    def optimizer(self, weights) -> torch.optim.Optimizer:
+        """Return the optimiser."""
+        rate = self.settings.learning_rate
+        return torch.optim.AdamW(weights, lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
 
     def draw(self, rng: np.random.Generator) -> tuple:
         """Return source, targets, mask, the prompts' tensors, and coordinates off the grid."""
@@ -270,3 +304,22 @@ class _Run:
         large = rng.random() < self.settings.large_share
         patch = self.settings.large_patch if large else self.settings.patch
         return draw(rng, anatomies, patch=patch, n_targets=self.settings.n_targets)
+
+
+class _PaperRun(_Run):
+    """A training run by the recipe of the paper."""
+
+    def module(self) -> nn.Module:
+        return BothWays(self.model)
+
+    def optimizer(self, weights) -> torch.optim.Optimizer:
+        return torch.optim.Adam(weights, lr=self.recipe.learning_rate, betas=(0.5, 0.999))
+
+    def draw(self, rng: np.random.Generator) -> tuple:
+        return self.recipe.draw(rng, self.volumes, self.people)
+
+    def loss(self, module, *sample) -> torch.Tensor:
+        return mean_absolute_error(module, *sample)
+
+    def learning_rate(self, step: int) -> float:
+        return self.recipe.rate(step, self.settings.steps)
