@@ -74,7 +74,7 @@ class TextImageSettings:
 
 
 def text_image_config(name: str) -> TextImageConfig:
-    """Return ``paper`` (ViT-B/16 on 96³) or ``tiny`` (24³, a few hundred thousand weights).
+    """Return ``paper`` (ViT-B/16 on 96³) or ``tiny`` (16³, for tests and trials).
 
     Raises
     ------
@@ -86,7 +86,7 @@ def text_image_config(name: str) -> TextImageConfig:
     if name == 'tiny':
         return TextImageConfig(
             TextConfig(width=64, layers=2, heads=4, embed_dim=64),
-            VisionConfig(image=24, patch=6, width=96, layers=3, heads=4),
+            VisionConfig(image=16, patch=4, width=96, layers=2, heads=4),
         )
     raise KeyError(f'no configuration {name!r}; known: paper, tiny')
 
