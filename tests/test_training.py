@@ -207,6 +207,21 @@ def test_folder_without_pairs_is_refused(tmp_path):
         load_paired_subjects(tmp_path)
 
 
+def test_person_with_one_scan_is_passed_over_and_alone_refused(tmp_path):
+    def write(label, *suffixes):
+        folder = tmp_path / label / 'anat'
+        folder.mkdir(parents=True)
+        for suffix in suffixes:
+            image = nb.Nifti1Image(np.ones((12, 12, 12), 'f4'), np.eye(4))
+            nb.save(image, folder / f'{label}_desc-brain_{suffix}.nii.gz')
+
+    write('sub-01', 'T1w')
+    with pytest.raises(UsageError, match='no subject with two contrasts'):
+        load_paired_subjects(tmp_path)
+    write('sub-02', 'T1w', 'T2w')
+    assert [person.label for person in load_paired_subjects(tmp_path)] == ['sub-02']
+
+
 def test_nothing_to_train_on_is_refused(tmp_path):
     with pytest.raises(UsageError, match='nothing to train on'):
         train_synthesis(tmp_path, settings=SMALL)
