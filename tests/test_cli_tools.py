@@ -17,7 +17,7 @@ def subcommands():
 
 
 def test_the_subcommands_are_these():
-    assert set(subcommands()) == {'synth', 'phantom', 'train', 'models'}
+    assert set(subcommands()) == {'synth', 'phantom', 'train', 'evaluate', 'models'}
 
 
 @pytest.mark.parametrize('name', subcommands())

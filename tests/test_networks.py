@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from tumsyn_bids.networks.config import (
     TextConfig,
     get_config,
 )
-from tumsyn_bids.networks.decoder import make_coord
+from tumsyn_bids.networks.decoder import ImplicitDecoder, make_coord
 from tumsyn_bids.networks.model import Model, load_model, save_model
 from tumsyn_bids.networks.synthesis import SynthesisNet
 from tumsyn_bids.networks.text import NUMERIC_FEATURES, TextEncoder, numeric_features
@@ -180,3 +181,68 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     folder = save_model(network, tmp_path / 'm', version='1', card={})
     with pytest.raises(ModelError, match='not finite'):
         load_model(folder)
+
+
+PAPER_SMALL = DecoderConfig(
+    hidden=(16,), coordinates='relative', film=True, cell=True, local_ensemble=True
+)
+
+
+@pytest.fixture
+def liif():
+    torch.manual_seed(3)
+    return ImplicitDecoder(6, 8, PAPER_SMALL).eval()
+
+
+def test_local_ensemble_has_no_jump_between_voxels(liif):
+    features, text = torch.randn(1, 6, 4, 4, 4), torch.randn(1, 8)
+    # Half-way between voxels 1 and 2, and on voxel 1: where a nearest voxel or a corner changes.
+    for place in (0.0, -0.25):
+        coord = torch.tensor([[[place + d, 0.1, -0.3] for d in (-1e-5, 1e-5)]])
+        with torch.inference_mode():
+            left, right = liif(features, coord, text)[0]
+            assert float((left - right).abs()) < 1e-3
+    alone = ImplicitDecoder(6, 8, replace(PAPER_SMALL, local_ensemble=False)).eval()
+    alone.load_state_dict(liif.state_dict())
+    coord = torch.tensor([[[d, 0.1, -0.3] for d in (-1e-5, 1e-5)]])
+    with torch.inference_mode():
+        left, right = alone(features, coord, text)[0]
+    assert float((left - right).abs()) > 1e-3
+
+
+def test_local_ensemble_answers_on_its_grid_as_on_grid_does(liif):
+    features, text = torch.randn(2, 6, 3, 4, 5), torch.randn(2, 8)
+    with torch.inference_mode():
+        on_grid = liif.on_grid(features, text).reshape(2, -1)
+        at_points = liif(features, make_coord((3, 4, 5)).expand(2, -1, -1), text)
+    np.testing.assert_allclose(on_grid, at_points, atol=1e-5)
+
+
+def test_the_decoder_is_told_the_size_of_a_voxel(liif):
+    features, text = torch.randn(1, 6, 4, 4, 4), torch.randn(1, 8)
+    coord = make_coord((4, 4, 4))[None]
+    with torch.inference_mode():
+        same, default, small = (
+            liif(features, coord, text, cell)
+            for cell in (torch.ones(3), None, torch.full((3,), 0.5))
+        )
+    torch.testing.assert_close(same, default)
+    assert not torch.allclose(same, small)
+
+
+def test_paper_configuration_is_an_option_of_the_same_network():
+    config = get_config('paper')
+    assert config.numeric
+    assert (config.fusion.attention, config.decoder.coordinates) == ('multihead', 'relative')
+    with torch.device('meta'):
+        ours = set(SynthesisNet(config).state_dict())
+        official = set(SynthesisNet(get_config('official')).state_dict())
+    assert {key for key in ours if key.startswith(('encoder', 'fusion'))} == {
+        key for key in official if key.startswith(('encoder', 'fusion'))
+    }
+
+
+def test_configuration_written_before_an_option_existed_is_read():
+    values = get_config('embedded').to_dict()
+    del values['decoder']['cell'], values['decoder']['local_ensemble']
+    assert SynthesisConfig.from_dict(values) == get_config('embedded')

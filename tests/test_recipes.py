@@ -6,6 +6,8 @@ import importlib.util
 import os
 import subprocess
 
+from tumsyn_bids.cli.tools import build_parser
+
 
 def test_builders_can_be_embedded_in_another_workflow(repository, tmp_path):
     spec = importlib.util.spec_from_file_location(
@@ -52,3 +54,24 @@ def test_docker_recipe_explains_itself(repository):
     )
     assert done.returncode == 2
     assert 'BIDS_DIR OUTPUT_DIR WORK_DIR' in done.stderr
+
+
+def test_training_recipe_asks_for_the_processes_of_the_job(repository, tmp_path):
+    fake = tmp_path / 'bin' / 'srun'
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    env = {
+        **os.environ,
+        'PATH': f'{fake.parent}:{os.environ["PATH"]}',
+        'SLURM_NNODES': '2',
+        'SLURM_NTASKS_PER_NODE': '4',
+    }
+    recipe = repository / 'workflows' / 'slurm' / 'train.sh'
+    command = ['bash', recipe, 'text-image', 'out', '--labelmaps', 'maps']
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    program, *arguments = done.stdout.split()
+    assert program == 'tumsyn'
+    args = build_parser().parse_args(arguments)
+    assert (args.nodes, args.devices, args.accelerator) == (2, 4, 'cuda')
+    assert subprocess.run(['bash', recipe], capture_output=True).returncode == 2

@@ -28,11 +28,13 @@ from tumsyn_bids.training.data import (
     simulated_sample,
     white_matter,
 )
+from tumsyn_bids.training.engine import EngineSettings
 from tumsyn_bids.training.losses import (
     structural_dissimilarity,
     synthesis_loss,
     tail_difference,
 )
+from tumsyn_bids.training.paper import PaperRecipe
 from tumsyn_bids.training.synthesis import TrainingSettings, prompt_vocabulary, train_synthesis
 
 SMALL = TrainingSettings(
@@ -206,6 +208,21 @@ def test_folder_without_pairs_is_refused(tmp_path):
         load_paired_subjects(tmp_path)
 
 
+def test_person_with_one_scan_is_passed_over_and_alone_refused(tmp_path):
+    def write(label, *suffixes):
+        folder = tmp_path / label / 'anat'
+        folder.mkdir(parents=True)
+        for suffix in suffixes:
+            image = nb.Nifti1Image(np.random.default_rng(0).random((12, 12, 12), 'f4'), np.eye(4))
+            nb.save(image, folder / f'{label}_desc-brain_{suffix}.nii.gz')
+
+    write('sub-01', 'T1w')
+    with pytest.raises(UsageError, match='no subject with two contrasts'):
+        load_paired_subjects(tmp_path)
+    write('sub-02', 'T1w', 'T2w')
+    assert [person.label for person in load_paired_subjects(tmp_path)] == ['sub-02']
+
+
 def test_nothing_to_train_on_is_refused(tmp_path):
     with pytest.raises(UsageError, match='nothing to train on'):
         train_synthesis(tmp_path, settings=SMALL)
@@ -279,3 +296,52 @@ def test_white_matter_and_ventricle_of_a_t1w():
     assert 2 * (white & truth).sum() / (white.sum() + truth.sum()) > 0.95
     assert ventricle_mm[40, 40, 40] == 0
     assert abs(int(ventricle_mm[60, 40, 40]) - (20 - 8)) <= 2
+
+
+def test_an_image_without_contrast_has_no_white_matter():
+    flat = np.ones((12, 12, 12), np.float32)
+    white, ventricle_mm = white_matter(flat, np.pad(np.ones((8, 8, 8), bool), 2))
+    assert not white.any()
+    assert (ventricle_mm == 255).all()
+
+
+def test_recipe_of_the_paper_learns_both_directions_with_a_frozen_text(labelmaps, pairs, tmp_path):
+    from tumsyn_bids.networks.vision import TextImageModel
+    from tumsyn_bids.training.text_image import _save, text_image_config
+
+    torch.manual_seed(0)
+    stage1 = TextImageModel(text_image_config('tiny'))
+    _save(stage1, tmp_path / 'stage1', {})
+    recipe = PaperRecipe(low=10, largest_factor=2, points=200, batch=2, learning_rate=3e-3)
+    folder = train_synthesis(
+        tmp_path / 'run',
+        labelmaps=labelmaps,
+        pairs=[pairs],
+        settings=TrainingSettings(config='tiny', steps=40),
+        engine_settings=EngineSettings('cpu', precision='32-true', log_every=10),
+        recipe=recipe,
+        text_encoder=tmp_path / 'stage1',
+    )
+    lines = (tmp_path / 'run' / 'log.csv').read_text().splitlines()[1:]
+    losses = [float(line.split(',')[1]) for line in lines]
+    assert losses[-1] < 0.9 * losses[0]
+    kept = load_model(folder).network.prompt.text.token_embedding.weight
+    torch.testing.assert_close(kept, stage1.text.token_embedding.weight, atol=1e-3, rtol=1e-3)
+
+
+def test_batches_of_the_paper_hold_the_fine_image_at_the_points(labelmaps):
+    volumes = [load_tissue_volume(labelmaps / 'spheres.nii.gz')]
+    recipe = PaperRecipe(low=12, largest_factor=1, points=12**3, batch=2)
+    sources, ids, _, coord, values, cell = recipe.draw(np.random.default_rng(0), volumes, [])
+    assert sources.shape == (2, 2, 1, 12, 12, 12)
+    assert ids.shape[0] == 4
+    assert cell.tolist() == [1, 1, 1]
+    torch.testing.assert_close(values.reshape(sources.shape), sources)
+    torch.testing.assert_close(coord[0, 0], torch.full((3,), 1 / 12 - 1))
+
+
+def test_learning_rate_of_the_paper_is_halved_four_times():
+    recipe = PaperRecipe()
+    rates = [recipe.rate(step, 300) for step in (0, 99, 100, 150, 200, 250, 299)]
+    expected = [1, 1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16]
+    assert rates == pytest.approx([1e-4 * part for part in expected])

@@ -10,6 +10,7 @@ from .main import guarded
 from .models import add_models, add_models_dir
 from .parser import OneLineParser, absolute_path, device_name, option, whole_number
 from .progress import say
+from .train import add_evaluate, add_train
 
 PROG = 'tumsyn'
 
@@ -29,7 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     _add_synth(commands)
     _add_phantom(commands)
-    _add_train(commands)
+    add_train(commands, _command)
+    add_evaluate(commands, _command)
     add_models(commands, _command)
     return parser
 
@@ -100,30 +102,6 @@ def _add_phantom(commands) -> None:
     parser.add_argument('--subjects', nargs='+', metavar='LABEL', help='only these')
 
 
-def _add_train(commands) -> None:
-    parser = _command(commands, 'train', _run_train, 'train a model, or go on training it')
-    parser.add_argument('stage', choices=('synthesis',), help='the part to train')
-    parser.add_argument('out', type=absolute_path, help='folder; an interrupted run is resumed')
-    parser.add_argument('--labelmaps', type=absolute_path, help='folder of head label maps')
-    parser.add_argument(
-        '--pairs',
-        type=absolute_path,
-        nargs='+',
-        default=[],
-        metavar='DATASET',
-        help='derivatives with co-registered contrasts, such as those of tumsyn-bids',
-    )
-    parser.add_argument(
-        '--exclude', nargs='+', default=(), metavar='NAME', help='people, files left out'
-    )
-    parser.add_argument(
-        '--config', choices=('official', 'embedded', 'tiny'), default='embedded', help='size'
-    )
-    parser.add_argument('--steps', type=whole_number(1), help='length of the schedule')
-    option(parser, '--max-minutes', type=float, help='stop, resumably, after this time')
-    parser.add_argument('--seed', type=whole_number(0), help='of everything that is drawn')
-
-
 def _run_synth(args: argparse.Namespace) -> int:
     from .synth import run_synth
 
@@ -140,25 +118,6 @@ def _run_phantom(args: argparse.Namespace) -> int:
     given = {'seed': args.seed} if args.seed is not None else {}
     path = write_phantom_dataset(
         args.out, resolution_mm=args.resolution, subjects=args.subjects, **given
-    )
-    say(f'{args.prog}: finished: {path}')
-    return EXIT_OK
-
-
-def _run_train(args: argparse.Namespace) -> int:
-    import logging
-
-    from ..training.synthesis import TrainingSettings, train_synthesis
-
-    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    given = {name: getattr(args, name) for name in ('config', 'steps', 'seed')}
-    path = train_synthesis(
-        args.out,
-        labelmaps=args.labelmaps,
-        pairs=args.pairs,
-        exclude=tuple(args.exclude),
-        settings=TrainingSettings(**{k: v for k, v in given.items() if v is not None}),
-        max_minutes=args.max_minutes,
     )
     say(f'{args.prog}: finished: {path}')
     return EXIT_OK

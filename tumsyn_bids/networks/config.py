@@ -96,11 +96,18 @@ class DecoderConfig:
         offset to the nearest feature voxel, in voxels (LIIF, Chen et al. 2021).
     film : bool
         Whether the prompt scales and shifts every hidden layer.
+    cell : bool
+        Whether the decoder is told the size of the voxel it answers for (LIIF's cell decoding).
+    local_ensemble : bool
+        Whether the eight feature voxels around a point each give an answer, weighted by the
+        volume opposite to them, in the place of one answer from interpolated features.
     """
 
     hidden: tuple[int, ...] = (3072, 3072, 768, 256)
     coordinates: str = 'absolute'
     film: bool = False
+    cell: bool = False
+    local_ensemble: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,15 +177,16 @@ class SynthesisConfig:
 def get_config(name: str) -> SynthesisConfig:
     """Return a named configuration.
 
-    ``official`` is the published network (113.6 M parameters), ``embedded`` the small one that
-    comes with this package, ``tiny`` the one of the tests.
+    ``official`` is the published network (113.6 M parameters), ``paper`` the network as the paper
+    describes it where the published code differs, ``embedded`` the small one that comes with this
+    package, ``tiny`` the one of the tests.
 
     Raises
     ------
     KeyError
         If there is no such configuration; the message lists those that exist.
     """
-    makers = {'official': _official, 'embedded': _embedded, 'tiny': _tiny}
+    makers = {'official': _official, 'paper': _paper, 'embedded': _embedded, 'tiny': _tiny}
     try:
         return makers[name]()
     except KeyError:
@@ -192,6 +200,22 @@ def _official() -> SynthesisConfig:
         tiling='published',
         intensity='percentile_clip',
         axes='zyx',
+    )
+
+
+def _paper() -> SynthesisConfig:
+    return SynthesisConfig(
+        name='paper',
+        fusion=FusionConfig(heads=8, attention='multihead'),
+        decoder=DecoderConfig(
+            hidden=(3072, 768, 256),
+            coordinates='relative',
+            film=True,
+            cell=True,
+            local_ensemble=True,
+        ),
+        numeric=True,
+        tile=64,
     )
 
 

@@ -41,12 +41,16 @@ class ImplicitDecoder(nn.Module):
 
     def __init__(self, dim: int, text_dim: int, config: DecoderConfig):
         super().__init__()
-        widths = (dim + 3, *config.hidden, 1)
+        if config.local_ensemble and config.coordinates != 'relative':
+            raise ValueError("local_ensemble needs coordinates='relative'")
+        widths = (dim + (6 if config.cell else 3), *config.hidden, 1)
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(widths):
             layers += [nn.Linear(n_in, n_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
         self.relative = config.coordinates == 'relative'
+        self.cell = config.cell
+        self.local_ensemble = config.local_ensemble
         self.film = (
             nn.ModuleList(nn.Linear(text_dim, 2 * width) for width in config.hidden)
             if config.film
@@ -56,7 +60,7 @@ class ImplicitDecoder(nn.Module):
             nn.init.normal_(modulation.weight, std=0.1 * text_dim**-0.5)
             nn.init.zeros_(modulation.bias)
 
-    def forward(self, features, coord, text) -> torch.Tensor:
+    def forward(self, features, coord, text, cell=None) -> torch.Tensor:
         """Decode at given points.
 
         Parameters
@@ -65,11 +69,16 @@ class ImplicitDecoder(nn.Module):
         coord : Tensor, shape (B, K, 3)
             Position in the feature volume, [-1, 1] from border to border, axes as (D, H, W).
         text : Tensor, shape (B, text_dim)
+        cell : Tensor, shape (3,) or (B, 3), optional
+            Size of the voxels to answer for, in feature voxels, axes as (D, H, W); the same size
+            if not given. Used only with ``config.cell``.
 
         Returns
         -------
         Tensor, shape (B, K)
         """
+        if self.local_ensemble:
+            return self._ensemble(features, coord, text, cell)
         # Coordinates need more digits than bfloat16 has.
         sampled = F.grid_sample(
             features.float(),
@@ -79,9 +88,10 @@ class ImplicitDecoder(nn.Module):
             align_corners=False,
         )
         points = sampled[:, :, :, 0, 0].transpose(1, 2).to(features.dtype)
-        return self._mlp(points, self._position(coord, features.shape[2:]), text)
+        position = self._position(coord, features.shape[2:])
+        return self._mlp(points, self._with_cell(position, cell), text)
 
-    def on_grid(self, features: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    def on_grid(self, features, text, cell=None) -> torch.Tensor:
         """Decode at the centres of the feature voxels, where interpolation is the identity.
 
         Returns
@@ -94,8 +104,33 @@ class ImplicitDecoder(nn.Module):
             position = torch.zeros(1, 1, 3, device=features.device)
         else:
             position = make_coord(shape, device=features.device)[None]
-        position = position.expand(batch, points.shape[1], 3)
+        position = self._with_cell(position.expand(batch, points.shape[1], 3), cell)
         return self._mlp(points, position, text).reshape(batch, *shape)
+
+    def _ensemble(self, features, coord, text, cell):
+        batch, dim, *shape = features.shape
+        size = torch.tensor(shape, device=coord.device)
+        # Beyond the outermost centres the outermost voxels answer alone.
+        index = torch.minimum(((coord.float() + 1) * size - 1) / 2, size - 1.0).clamp_min(0)
+        flat = features.reshape(batch, dim, -1)
+        total = index.new_zeros(index.shape[:2])
+        for corner in itertools.product((0, 1), repeat=3):
+            offset = torch.tensor(corner, device=coord.device)
+            voxel = index.floor() + offset
+            weight = (1 - (index - voxel).abs()).prod(dim=-1)
+            inside = torch.minimum(voxel.long(), size - 1)
+            row = (inside[..., 0] * shape[1] + inside[..., 1]) * shape[2] + inside[..., 2]
+            points = flat.gather(2, row[:, None].expand(-1, dim, -1)).transpose(1, 2)
+            position = self._with_cell(index - voxel, cell)
+            total = total + weight * self._mlp(points, position, text)
+        return total
+
+    def _with_cell(self, position, cell):
+        if not self.cell:
+            return position
+        size = position.new_ones(3) if cell is None else cell.to(position)
+        size = size.expand(len(position), 3)[:, None].expand_as(position)
+        return torch.cat([position, size], dim=-1)
 
     def _position(self, coord, shape):
         if not self.relative:

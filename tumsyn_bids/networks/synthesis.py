@@ -30,7 +30,7 @@ class SynthesisNet(nn.Module):
         self.fusion = Fusion(dim, text_dim, config.fusion)
         self.imnet = ImplicitDecoder(dim, text_dim, config.decoder)
 
-    def forward(self, source, coord, text, source_text=None) -> torch.Tensor:
+    def forward(self, source, coord, text, source_text=None, cell=None) -> torch.Tensor:
         """Synthesise at given points.
 
         Parameters
@@ -42,12 +42,15 @@ class SynthesisNet(nn.Module):
             Embedded prompt of the target.
         source_text : Tensor, shape (B, text_dim), optional
             Embedded prompt of the source, for a conditioned encoder.
+        cell : Tensor, shape (3,) or (B, 3), optional
+            See :meth:`ImplicitDecoder.forward`.
 
         Returns
         -------
         Tensor, shape (B, K)
         """
-        return self.imnet(self.fusion(self.encoder(source, source_text), text), coord, text)
+        fused = self.fusion(self.encoder(source, source_text), text)
+        return self.imnet(fused, coord, text, cell)
 
 
 class PromptEncoder(nn.Module):

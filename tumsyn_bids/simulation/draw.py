@@ -50,7 +50,9 @@ _FIELDS = ((3.0, 0.5), (1.5, 0.35), (7.0, 0.08), (None, 0.07))
 _MANUFACTURERS = ('Siemens', 'GE', 'Philips', 'UIH')
 
 
-def draw_acquisition(rng: np.random.Generator, contrast: str) -> Acquisition:
+def draw_acquisition(
+    rng: np.random.Generator, contrast: str, *, family: Family | None = None
+) -> Acquisition:
     """Draw an acquisition of a contrast, without a person and a voxel size.
 
     Parameters
@@ -58,10 +60,13 @@ def draw_acquisition(rng: np.random.Generator, contrast: str) -> Acquisition:
     rng : numpy.random.Generator
     contrast : str
         A key of ``CONTRASTS``.
+    family : Family, optional
+        The kind of sequence; drawn from those of the contrast if not given.
     """
-    families = [family for family in FAMILIES if family.contrast == contrast]
-    weights = np.array([family.weight for family in families], dtype=float)
-    family = families[rng.choice(len(families), p=weights / weights.sum())]
+    if family is None:
+        families = [family for family in FAMILIES if family.contrast == contrast]
+        weights = np.array([family.weight for family in families], dtype=float)
+        family = families[rng.choice(len(families), p=weights / weights.sum())]
     tr, te = _log_uniform(rng, family.tr), _log_uniform(rng, family.te)
     if family.te[0] > tr / 3:
         te = min(te, tr / 2)

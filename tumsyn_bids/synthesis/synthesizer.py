@@ -206,7 +206,9 @@ class Synthesizer:
         to_input = np.linalg.inv(encoded.grid.affine) @ grid.affine
         offsets = _sub_voxels(grid.zooms / encoded.grid.zooms)
         points = (voxels + offsets[:, None]).reshape(-1, 3) @ to_input[:3, :3].T + to_input[:3, 3]
-        values = self._values(encoded, points, text).reshape(len(offsets), -1).mean(axis=0)
+        counts = np.maximum(np.round(grid.zooms / encoded.grid.zooms), 1)
+        cell = np.linalg.norm(to_input[:3, :3] / counts, axis=1)
+        values = self._values(encoded, points, text, cell).reshape(len(offsets), -1).mean(axis=0)
         image[mask] = np.maximum(values, 0) * BRIGHT
         return image
 
@@ -247,7 +249,7 @@ class Synthesizer:
         return fused.float()
 
     @torch.inference_mode()
-    def _values(self, encoded: EncodedScan, points: np.ndarray, text) -> np.ndarray:
+    def _values(self, encoded: EncodedScan, points: np.ndarray, text, cell) -> np.ndarray:
         points = np.clip(points, 0, np.asarray(encoded.grid.shape) - 1)
         total = np.zeros(len(points), dtype=np.float32)
         weight = np.zeros(len(points), dtype=np.float32)
@@ -260,7 +262,7 @@ class Synthesizer:
             fused = self._fuse(features, text)
             for part in np.array_split(chosen, len(chosen) // self._points_at_once() + 1):
                 share = self._share(points[part], box)
-                total[part] += share * self._decode_points(fused, points[part], box, text)
+                total[part] += share * self._decode_points(fused, points[part], box, text, cell)
                 weight[part] += share
         return total / weight
 
@@ -273,15 +275,17 @@ class Synthesizer:
             return np.ones(len(points), dtype=np.float32)
         return blend_weight(points, box)
 
-    def _decode_points(self, features, points, box, text) -> np.ndarray:
+    def _decode_points(self, features, points, box, text, cell) -> np.ndarray:
         first = np.array([part.start for part in box])
         size = np.array([part.stop - part.start for part in box])
         coord = ((points - first) * 2 + 1) / size - 1
         if self.config.axes == 'zyx':
-            coord = coord[:, ::-1]
+            coord, cell = coord[:, ::-1], cell[::-1]
         tensor = torch.from_numpy(coord.astype(np.float32))[None].to(self.device)
+        sizes = torch.from_numpy(cell.astype(np.float32)).to(self.device)
         with self._autocast():
-            return self._network.synthesis.imnet(features, tensor, text)[0].float().cpu().numpy()
+            values = self._network.synthesis.imnet(features, tensor, text, sizes)[0]
+        return values.float().cpu().numpy()
 
     def _autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
@@ -298,7 +302,7 @@ class Synthesizer:
             features = self._fuse(self._features(source / source.max(), text), text)
             box = (slice(0, 24),) * 3
             with torch.inference_mode():
-                outcomes.append(self._decode_points(features, points, box, text))
+                outcomes.append(self._decode_points(features, points, box, text, np.ones(3)))
         full, half = outcomes
         return bool(np.abs(half - full).mean() <= _HALF_TOLERANCE * (np.abs(full).mean() + 1e-6))
 

@@ -190,11 +190,13 @@ def white_matter(t1w: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndar
     Returns
     -------
     ndarray of bool, shape (X, Y, Z)
-        White matter.
+        White matter; none in an image without contrast.
     ndarray of uint8, shape (X, Y, Z)
         Distance to the ventricles in mm.
     """
     smooth = ndimage.gaussian_filter(t1w, 0.7)
+    if np.ptp(smooth[mask]) < 1e-3:
+        return np.zeros_like(mask), distance_to_ventricles(np.zeros_like(mask))
     dark, bright = threshold_multiotsu(smooth[mask], classes=3)
     deep = ndimage.distance_transform_edt(mask) > VENTRICLES_BELOW_MM
     fluid = _largest_piece(deep & (smooth < dark))

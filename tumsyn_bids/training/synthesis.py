@@ -1,23 +1,19 @@
 """Stage 2: train the synthesis network and its prompt encoder.
 
-One step encodes one source patch and decodes several targets from it. Everything random in a step
-derives from the seed and the number of the step, so a run that was interrupted goes on as if it
-had not been.
+One step encodes one source patch and decodes several targets from it.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..acquisition import CONTRASTS, Acquisition
 from ..errors import UsageError
@@ -38,11 +34,16 @@ from .data import (
     simulated_sample,
     to_tensors,
 )
+from .engine import Engine, EngineSettings
 from .initialisation import initialise
 from .losses import synthesis_loss
-
-LOGGER = logging.getLogger(__name__)
-CHECKPOINT = 'checkpoint.pt'
+from .paper import (
+    BothWays,
+    PaperRecipe,
+    freeze_text,
+    mean_absolute_error,
+    with_text_encoder,
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,6 @@ class TrainingSettings:
     warm_up: int = 200
     ema: float = 0.998
     seed: int = 20409
-    save_every_s: float = 180.0
 
 
 def prompt_vocabulary(n_draws: int = 3000) -> tuple[int, ...]:
@@ -118,6 +118,9 @@ def train_synthesis(
     pairs: Sequence[str | Path] = (),
     exclude: tuple[str, ...] = (),
     settings: TrainingSettings | None = None,
+    engine_settings: EngineSettings | None = None,
+    recipe: PaperRecipe | None = None,
+    text_encoder: str | Path | None = None,
     max_minutes: float | None = None,
 ) -> Path:
     """Train, or go on training, and write the model.
@@ -133,6 +136,12 @@ def train_synthesis(
     exclude : tuple of str
         People of ``pairs`` and files of ``labelmaps`` that must not be seen.
     settings : TrainingSettings
+    engine_settings : EngineSettings, optional
+        Devices, precision, accumulation; one CPU process if not given.
+    recipe : PaperRecipe, optional
+        Train as the paper does, in the place of the recipe of the embedded model.
+    text_encoder : path-like, optional
+        Model folder of stage 1, whose text encoder is used and not trained further.
     max_minutes : float, optional
         Stop, resumably, after this time.
 
@@ -147,6 +156,10 @@ def train_synthesis(
         If there is nothing to train on.
     """
     settings = settings or TrainingSettings()
+    text_weights = None
+    config = training_config(settings.config)
+    if text_encoder is not None:
+        config, text_weights = with_text_encoder(config, text_encoder)
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     volumes = _load_volumes(labelmaps, exclude)
@@ -154,16 +167,28 @@ def train_synthesis(
     if not volumes and not people:
         raise UsageError('there is nothing to train on', remedy='Give --labelmaps or --pairs')
     manifest = _write_manifest(out_dir, settings, volumes, people, exclude)
-    run = _Run(settings, out_dir)
-    run.resume()
-    run.train(volumes, people, max_minutes)
-    return save_model(
-        run.averaged,
-        out_dir / 'model',
-        version=f'step {run.step} of {settings.steps}',
-        card={'training': manifest, 'ranges': training_ranges()},
-        half=True,
+    engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
+    kind = _Run if recipe is None else _PaperRun
+    run = kind(settings, engine, volumes, people, config, recipe)
+    run.setup(text_weights)
+    engine.resume()
+    engine.train(
+        settings.steps,
+        run.draw,
+        run.loss,
+        seed=settings.seed,
+        learning_rate=run.learning_rate,
+        max_minutes=max_minutes,
     )
+    if engine.first:
+        save_model(
+            run.averaged,
+            out_dir / 'model',
+            version=f'step {engine.step} of {settings.steps}',
+            card={'training': manifest, 'ranges': training_ranges()},
+            half=True,
+        )
+    return out_dir / 'model'
 
 
 def _load_volumes(labelmaps, exclude) -> list[TissueVolume]:
@@ -190,135 +215,111 @@ def _write_manifest(
     return manifest
 
 
-class _Run:
-    """The state of a training run: weights, their average, the optimiser and the step."""
+class _Step(nn.Module):
+    """One source patch, encoded once, and its targets decoded from it."""
 
-    def __init__(self, settings: TrainingSettings, out_dir: Path):
-        self.settings = settings
-        self.out_dir = out_dir
+    def __init__(self, model: Model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, source, ids, numbers, coord) -> torch.Tensor:
+        """Return the targets, shape (1, T, X, Y, Z); the last prompt is the source's."""
+        text = self.model.prompt(ids, numbers)
+        network = self.model.synthesis
+        features = network.encoder(source, text[-1:])
+        images = []
+        for row in text[:-1]:
+            fused = network.fusion(features, row[None])
+            if coord is None:
+                images.append(network.imnet.on_grid(fused, row[None]))
+            else:
+                images.append(network.imnet(fused, coord, row[None]).reshape(1, *source.shape[2:]))
+        return torch.stack(images, dim=1)
+
+
+class _Run:
+    """A training run: what is drawn, and how well it was predicted."""
+
+    def __init__(self, settings, engine: Engine, volumes, people, config, recipe):
+        self.settings, self.engine, self.recipe = settings, engine, recipe
+        self.volumes, self.people = volumes, people
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.model = initialise(Model(training_config(settings.config)))
+            self.model = initialise(Model(config))
+            self.averaged = Model(config)
+
+    def setup(self, text_weights: dict | None) -> None:
+        """Hand the networks to the engine."""
+        if text_weights is not None:
+            freeze_text(self.model, text_weights)
         self.model.to(memory_format=torch.channels_last_3d)
-        self.averaged = Model(self.model.config)
         self.averaged.load_state_dict(self.model.state_dict())
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=settings.learning_rate,
-            betas=(0.9, 0.95),
-            weight_decay=0.01,
+        self.engine.setup(
+            self.module(),
+            self.optimizer([p for p in self.model.parameters() if p.requires_grad]),
+            model=self.model,
+            averaged=self.averaged,
+            ema=self.settings.ema,
         )
-        self.step = 0
 
-    def resume(self) -> None:
-        path = self.out_dir / CHECKPOINT
-        if not path.exists():
-            return
-        state = torch.load(path, weights_only=True, map_location='cpu')
-        self.model.load_state_dict(state['model'])
-        self.averaged.load_state_dict(state['averaged'])
-        self.optimizer.load_state_dict(state['optimizer'])
-        self.step = state['step']
-        LOGGER.info('resumed at step %d', self.step)
+    def module(self) -> nn.Module:
+        """Return what is called with a sample."""
+        return _Step(self.model)
 
-    def save(self) -> None:
-        temporary = self.out_dir / (CHECKPOINT + '.tmp')
-        torch.save(
-            {
-                'model': self.model.state_dict(),
-                'averaged': self.averaged.state_dict(),
-                'optimizer': self.optimizer.state_dict(),
-                'step': self.step,
-            },
-            temporary,
-        )
-        os.replace(temporary, self.out_dir / CHECKPOINT)
+    def optimizer(self, weights) -> torch.optim.Optimizer:
+        """Return the optimiser."""
+        rate = self.settings.learning_rate
+        return torch.optim.AdamW(weights, lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
 
-    def train(self, volumes, people, max_minutes) -> None:
-        started = saved = time.monotonic()
-        losses: list[float] = []
-        while self.step < self.settings.steps:
-            losses.append(self._one_step(volumes, people))
-            now = time.monotonic()
-            if self.step % 50 == 0:
-                self._log(losses, now - started)
-                losses.clear()
-            out_of_time = max_minutes is not None and now - started > 60 * max_minutes
-            if now - saved > self.settings.save_every_s or out_of_time:
-                self.save()
-                saved = now
-            if out_of_time:
-                break
-        self.save()
-
-    def _log(self, losses, seconds) -> None:
-        path = self.out_dir / 'log.csv'
-        new = not path.exists()
-        with path.open('a') as stream:
-            if new:
-                stream.write('step,loss,learning_rate,seconds\n')
-            rate = self.optimizer.param_groups[0]['lr']
-            stream.write(f'{self.step},{np.mean(losses):.5f},{rate:.2e},{seconds:.0f}\n')
-        LOGGER.info('step %d of %d: loss %.4f', self.step, self.settings.steps, np.mean(losses))
-
-    def _one_step(self, volumes, people) -> float:
-        rng = np.random.default_rng([self.settings.seed, self.step])
-        sample = self._draw(rng, volumes, people)
-        offset = None
+    def draw(self, rng: np.random.Generator) -> tuple:
+        """Return source, targets, mask, the prompts' tensors, and coordinates off the grid."""
+        sample = self._sample(rng)
+        coord = None
         if rng.random() < self.settings.off_grid_share:
             sample, offset = off_grid(rng, sample)
+            shape = sample.source.shape
+            step = torch.tensor([2 * d / n for d, n in zip(offset, shape, strict=True)])
+            coord = (make_coord(shape) + step.float())[None]
         source, targets, mask = to_tensors(sample)
         source = source.contiguous(memory_format=torch.channels_last_3d)
-        for group in self.optimizer.param_groups:
-            group['lr'] = self._learning_rate()
-        with torch.autocast('cpu', torch.bfloat16):
-            text = self.model.prompt(*prompt_tensors([*sample.prompts, sample.source_prompt]))
-            predicted = self._predict(source, text[:-1], text[-1:], offset)
-        loss = synthesis_loss(predicted.float(), targets, mask)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self._average()
-        self.step += 1
-        return float(loss.detach())
+        prompts = prompt_tensors([*sample.prompts, sample.source_prompt])
+        return source, targets, mask, *prompts, coord
 
-    def _draw(self, rng, volumes, people):
+    def loss(self, step, source, targets, mask, ids, numbers, coord) -> torch.Tensor:
+        """Return how far the prediction is from the targets."""
+        return synthesis_loss(step(source, ids, numbers, coord).float(), targets, mask)
+
+    def learning_rate(self, step: int) -> float:
+        """Return the rate of a step: a warm-up, then half a cosine."""
+        warm_up = min(1.0, (step + 1) / self.settings.warm_up)
+        progress = step / self.settings.steps
+        floor = 0.02
+        cosine = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+        return self.settings.learning_rate * warm_up * cosine
+
+    def _sample(self, rng):
+        people, volumes = self.people, self.volumes
         real = bool(people) and (not volumes or rng.random() < self.settings.real_share)
         draw, anatomies = (real_sample, people) if real else (simulated_sample, volumes)
         large = rng.random() < self.settings.large_share
         patch = self.settings.large_patch if large else self.settings.patch
         return draw(rng, anatomies, patch=patch, n_targets=self.settings.n_targets)
 
-    def _predict(self, source, text, source_text, offset):
-        network = self.model.synthesis
-        features = network.encoder(source, source_text)
-        fused = [network.fusion(features, row[None]) for row in text]
-        if offset is None:
-            images = [
-                network.imnet.on_grid(image, row[None])
-                for image, row in zip(fused, text, strict=True)
-            ]
-        else:
-            shape = source.shape[2:]
-            step = torch.tensor([2 * d / n for d, n in zip(offset, shape, strict=True)])
-            coord = (make_coord(shape) + step.float())[None]
-            images = [
-                network.imnet(image, coord, row[None]).reshape(1, *shape)
-                for image, row in zip(fused, text, strict=True)
-            ]
-        return torch.stack(images, dim=1)
 
-    def _learning_rate(self) -> float:
-        warm_up = min(1.0, (self.step + 1) / self.settings.warm_up)
-        progress = self.step / self.settings.steps
-        floor = 0.02
-        cosine = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-        return self.settings.learning_rate * warm_up * cosine
+class _PaperRun(_Run):
+    """A training run by the recipe of the paper."""
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        # A young average would be dominated by the random start, so the decay grows with age.
-        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        for mean, value in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
+    def module(self) -> nn.Module:
+        return BothWays(self.model)
+
+    def optimizer(self, weights) -> torch.optim.Optimizer:
+        return torch.optim.Adam(weights, lr=self.recipe.learning_rate, betas=(0.5, 0.999))
+
+    def draw(self, rng: np.random.Generator) -> tuple:
+        return self.recipe.draw(rng, self.volumes, self.people)
+
+    def loss(self, module, *sample) -> torch.Tensor:
+        return mean_absolute_error(module, *sample)
+
+    def learning_rate(self, step: int) -> float:
+        return self.recipe.rate(step, self.settings.steps)

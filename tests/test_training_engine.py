@@ -1,0 +1,161 @@
+"""The engine: killed runs, several processes, accumulation, unusable numbers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tumsyn_bids.errors import UsageError
+from tumsyn_bids.training.engine import CHECKPOINT, Engine, EngineSettings
+
+# Learn y = 2 x; `argv`: folder, steps, processes, accumulation, seconds per step.
+SCRIPT = """
+import sys, time
+import torch
+from torch import nn
+from tumsyn_bids.training.engine import Engine, EngineSettings
+
+out, steps, devices, accumulate, pause = sys.argv[1], *map(float, sys.argv[2:])
+torch.manual_seed(0)
+model, averaged = nn.Linear(4, 1), nn.Linear(4, 1)
+averaged.load_state_dict(model.state_dict())
+engine = Engine(out, EngineSettings('cpu', int(devices), precision='32-true',
+    accumulate=int(accumulate), save_every_s=0, log_every=3))
+engine.setup(model, torch.optim.Adam(model.parameters()), model=model, averaged=averaged, ema=0.9)
+engine.resume()
+
+def draw(rng):
+    x = torch.from_numpy(rng.standard_normal((8, 4), dtype='f4'))
+    time.sleep(pause)
+    return x, 2 * x.sum(1, keepdim=True)
+
+engine.train(int(steps), draw, lambda m, x, y: (m(x) - y).abs().mean(), seed=1,
+    learning_rate=lambda step: 0.05)
+"""
+
+
+@pytest.fixture(scope='module')
+def script(tmp_path_factory):
+    path = tmp_path_factory.mktemp('engine') / 'learn.py'
+    path.write_text(SCRIPT)
+    return path
+
+
+def _command(script, out, steps=20, devices=1, accumulate=1, pause=0.0):
+    out.mkdir(exist_ok=True)
+    return [sys.executable, script, *map(str, (out, steps, devices, accumulate, pause))]
+
+
+def _environment():
+    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': os.pathsep.join(sys.path)}
+
+
+def _run(*args, **kwargs):
+    subprocess.run(
+        _command(*args, **kwargs), env=_environment(), check=True, capture_output=True, timeout=120
+    )
+
+
+def _curve(out):
+    return [line.rsplit(',', 1)[0] for line in (out / 'log.csv').read_text().splitlines()]
+
+
+def test_run_that_was_killed_has_the_loss_curve_of_an_undisturbed_one(script, tmp_path):
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    _run(script, whole)
+    running = subprocess.Popen(
+        _command(script, parts, pause=0.2),
+        env=_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    log = parts / 'log.csv'
+    while not (log.exists() and len(log.read_text().splitlines()) > 2):
+        assert time.monotonic() < deadline
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.kill()
+    running.wait()
+    assert torch.load(parts / CHECKPOINT, weights_only=True)['step'] < 20
+    _run(script, parts)
+    assert _curve(parts) == _curve(whole)
+    first, second = (torch.load(p / CHECKPOINT, weights_only=True) for p in (whole, parts))
+    torch.testing.assert_close(first['averaged'], second['averaged'], rtol=0, atol=0)
+
+
+def test_two_processes_do_what_one_does_that_accumulates_twice(script, tmp_path):
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    _run(script, one, accumulate=2)
+    _run(script, two, devices=2)
+    first, second = (torch.load(p / CHECKPOINT, weights_only=True) for p in (one, two))
+    torch.testing.assert_close(first['model'], second['model'], rtol=1e-5, atol=1e-6)
+    assert len(_curve(two)) == 1 + 20 // 3
+
+
+def _engine(tmp_path):
+    model = nn.Linear(2, 1)
+    engine = Engine(tmp_path, EngineSettings('cpu', precision='32-true', log_every=1))
+    engine.setup(model, torch.optim.Adam(model.parameters()), model=model)
+    return engine
+
+
+def _train(engine, value):
+    engine.train(
+        2,
+        lambda rng: (torch.full((1, 2), value),),
+        lambda module, x: module(x).sum(),
+        seed=0,
+        learning_rate=lambda step: 1e-3,
+    )
+
+
+def test_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_path):
+    engine = _engine(tmp_path)
+    with pytest.raises(UsageError, match='not finite at step 0'):
+        _train(engine, float('nan'))
+    assert all(torch.isfinite(p).all() for p in engine.model.parameters())
+
+
+def test_lack_of_memory_tells_what_to_lower(tmp_path):
+    engine = _engine(tmp_path)
+
+    def loss(module, x):
+        raise torch.OutOfMemoryError('CUDA out of memory')
+
+    with pytest.raises(UsageError, match='Lower the patch or the batch'):
+        engine.train(1, lambda rng: (torch.zeros(1),), loss, seed=0, learning_rate=float)
+
+
+@pytest.mark.parametrize('content', [b'', b'not a checkpoint'])
+def test_broken_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / CHECKPOINT).write_bytes(content)
+    with pytest.raises(UsageError, match='cannot go on'):
+        _engine(tmp_path).resume()
+
+
+def test_checkpoint_of_another_network_is_refused(tmp_path):
+    torch.save({'model': {'x': torch.zeros(1)}, 'step': 3}, tmp_path / CHECKPOINT)
+    with pytest.raises(UsageError, match='cannot go on'):
+        _engine(tmp_path).resume()
+
+
+def test_each_process_and_sample_draws_its_own_numbers(tmp_path):
+    model = nn.Linear(1, 1)
+    engine = Engine(tmp_path, EngineSettings('cpu', precision='32-true', accumulate=3))
+    engine.setup(model, torch.optim.SGD(model.parameters()), model=model)
+    drawn = []
+
+    def draw(rng):
+        drawn.append(rng.random())
+        return (torch.ones(1, 1),)
+
+    engine.train(2, draw, lambda m, x: m(x).sum(), seed=0, learning_rate=lambda step: 0.1)
+    assert len(np.unique(drawn)) == 6

@@ -1,0 +1,160 @@
+"""Stage 1: the image encoder, the loss, batches, splits, retrieval."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import nibabel as nb
+import numpy as np
+import pytest
+import torch
+
+from tumsyn_bids.cli.tools import main
+from tumsyn_bids.errors import ModelError, UsageError
+from tumsyn_bids.networks.vision import (
+    ImageEncoder,
+    TextImageModel,
+    VisionConfig,
+    contrastive_loss,
+    halve_and_crop,
+)
+from tumsyn_bids.training.retrieval import top_k
+from tumsyn_bids.training.splits import split_people
+from tumsyn_bids.training.text_image import (
+    CLASSES,
+    TextImageSettings,
+    draw_batch,
+    learning_rate,
+    load_heads,
+    load_text_image,
+    text_image_config,
+    train_text_image,
+)
+
+
+@pytest.fixture(scope='module')
+def labelmaps(tmp_path_factory):
+    """Three heads of nested spheres of different size."""
+    folder = tmp_path_factory.mktemp('heads')
+    index = np.stack(np.meshgrid(*[np.arange(72)] * 3, indexing='ij'), -1) - 35.5
+    radius = np.linalg.norm(index, axis=-1)
+    for number, size in enumerate((0.9, 1.0, 1.05)):
+        labels = np.zeros((72, 72, 72), dtype=np.int16)
+        for limit, label in ((32, 24), (27, 3), (22, 2), (8, 4)):
+            labels[radius < limit * size] = label
+        nb.save(nb.Nifti1Image(labels, np.eye(4)), folder / f'head{number}.nii.gz')
+    return folder
+
+
+def test_image_encoder_of_the_paper_is_a_vit_b_16_in_3d():
+    with torch.device('meta'):
+        encoder = ImageEncoder(VisionConfig(), 768)
+    assert encoder.positional_embedding.shape == (6**3 + 1, 768)
+    # 12 layers of a ViT-B have 85.1 M weights; the 3D patches have 16^3 * 768 = 3.1 M.
+    assert sum(p.numel() for p in encoder.parameters()) == pytest.approx(88.9e6, rel=0.01)
+
+
+def test_image_that_is_no_whole_number_of_patches_is_refused():
+    with pytest.raises(ValueError, match='no whole number'):
+        ImageEncoder(VisionConfig(image=20, patch=6), 8)
+
+
+def test_loss_is_least_for_the_right_pairs_and_chance_for_none():
+    assert float(contrastive_loss(torch.zeros(8, 8))) == pytest.approx(math.log(8))
+    assert float(contrastive_loss(50 * torch.eye(8))) < 1e-6
+    assert float(contrastive_loss(50 * torch.eye(8).roll(1, 0))) > 10
+    logits = torch.randn(5, 5)
+    torch.testing.assert_close(contrastive_loss(logits), contrastive_loss(logits.T))
+
+
+def test_volume_is_halved_and_cut_around_what_is_not_background():
+    volume = torch.zeros(40, 30, 50)
+    volume[20:36, 4:20, 30:46] = 1
+    cube = halve_and_crop(volume, 12)
+    assert cube.shape == (1, 12, 12, 12)
+    assert cube.sum() == 8**3
+    assert cube[0, 2:10, 2:10, 2:10].min() == 1
+
+
+def test_batch_holds_one_item_per_class_and_is_reproducible(labelmaps):
+    volumes = load_heads(labelmaps)
+    first, shown = draw_batch(np.random.default_rng(3), volumes, 12, 14)
+    again, _ = draw_batch(np.random.default_rng(3), volumes, 12, 14)
+    torch.testing.assert_close(first, again)
+    assert first.shape == (14, 1, 12, 12, 12)
+    assert len({(s.contrast, s.field_strength, s.echo_time) for s in shown}) == 14
+    assert len(CLASSES) >= 27
+
+
+def test_batch_with_more_items_than_classes_is_refused():
+    with pytest.raises(UsageError, match='another class'):
+        TextImageSettings(batch=len(CLASSES) + 1)
+
+
+def test_learning_rate_rises_for_twenty_epochs_and_falls_after():
+    settings = TextImageSettings()
+    rates = [learning_rate(settings, 139 * epoch) for epoch in range(100)]
+    assert int(np.argmax(rates)) == 20
+    assert rates[20] == pytest.approx(5e-5)
+    assert rates[10] == pytest.approx(2.5e-5, rel=0.01)
+    assert rates[99] < 1e-7
+
+
+def test_people_are_divided_and_their_sessions_stay_together():
+    labels = [f'sub-{i:02}_ses-{j}' for i in range(20) for j in (1, 2)]
+    train, test = split_people(labels, held_out=0.2)
+    assert len(test) == 8
+    assert sorted(train + test) == sorted(labels)
+    assert not {x[:6] for x in train} & {x[:6] for x in test}
+    assert split_people(labels[::-1], held_out=0.2)[1] == test[::-1]
+
+
+def test_a_single_person_is_not_divided():
+    with pytest.raises(UsageError, match='one person'):
+        split_people(['sub-01_ses-1', 'sub-01_ses-2'], held_out=0.1)
+    assert split_people(['sub-01'], held_out=0) == (['sub-01'], [])
+
+
+def test_top_k():
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]])
+    own = np.array([0, 2])
+    assert top_k(probabilities, own, 1) == 0.5
+    assert top_k(probabilities, own, 2) == 1
+
+
+def test_stage_1_is_trained_and_evaluated_on_other_people(labelmaps, tmp_path, capsys):
+    run, report = tmp_path / 'run', tmp_path / 'report'
+    shared = ['--labelmaps', str(labelmaps)]
+    options = '--config tiny --epochs 1 --steps-per-epoch 2 --warm-up 0 --batch 3 --held-out 0.3'
+    assert main(['train', 'text-image', str(run), *shared, *options.split()]) == 0
+    manifest = json.loads((run / 'manifest.json').read_text())
+    assert len(manifest['held_out']) == 1
+    assert not set(manifest['held_out']) & set(manifest['train'])
+    model = str(run / 'model')
+    assert main(['evaluate', 'retrieval', model, str(report), *shared, '--groups', '1']) == 0
+    scores = json.loads((report / 'scores.json').read_text())
+    assert set(scores) == {'prompt_top1', 'prompt_top5', 'modality_top1', 'modality_top5'}
+    rows = list(csv.reader((report / 'modalities.csv').open()))
+    assert len(rows) == 11
+    assert sum(float(value) for value in rows[1][2:]) == pytest.approx(1, abs=1e-3)
+    assert (report / 'retrieval.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_empty_training_set_is_refused(tmp_path):
+    with pytest.raises(UsageError, match='nothing to train on'):
+        train_text_image(tmp_path / 'run', tmp_path)
+
+
+def test_weights_that_are_not_finite_and_other_folders_are_refused(tmp_path):
+    from tumsyn_bids.training.text_image import _save
+
+    with pytest.raises(ModelError, match='not a model of stage 1'):
+        load_text_image(tmp_path)
+    model = TextImageModel(text_image_config('tiny'))
+    with torch.no_grad():
+        model.vision.proj[0, 0] = float('nan')
+    _save(model, tmp_path / 'model', {})
+    with pytest.raises(ModelError, match=r'not finite.*vision\.proj'):
+        load_text_image(tmp_path / 'model')

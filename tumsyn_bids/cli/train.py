@@ -1,0 +1,200 @@
+"""``tumsyn train`` and ``tumsyn evaluate``: the two stages of the paper."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+
+from ..errors import EXIT_OK, UsageError
+from .parser import absolute_path, option, whole_number
+from .progress import say
+
+#: Named configurations of the synthesis network.
+CONFIGS = ('official', 'paper', 'embedded', 'tiny')
+
+
+def add_train(commands, command) -> None:
+    """Add ``train`` and its stages.
+
+    Parameters
+    ----------
+    commands : argparse subparsers action
+    command : callable
+        ``command(commands, name, run, text)`` adds one command and returns its parser.
+    """
+    stages = _group(commands, 'train', 'train a model, or go on training it', 'STAGE')
+    parser = command(stages, 'text-image', _run_text_image, 'stage 1: prompts and images')
+    _add_run(parser)
+    parser.add_argument(
+        '--labelmaps', type=absolute_path, required=True, help='folder of head label maps'
+    )
+    parser.add_argument('--config', choices=('paper', 'tiny'), default='paper', help='size')
+    parser.add_argument('--epochs', type=whole_number(1), help='default: 100')
+    option(parser, '--steps-per-epoch', type=whole_number(1), help='default: 139')
+    option(parser, '--warm-up', type=whole_number(0), help='epochs (default: 20)')
+    parser.add_argument('--batch', type=whole_number(2), help='images per step (default: 27)')
+    option(parser, '--learning-rate', type=float, help='at its peak (default: 5e-5)')
+    option(parser, '--held-out', type=float, help='part of the people kept to test on (0.1)')
+    _add_synthesis(command(stages, 'synthesis', _run_synthesis, 'stage 2: the synthesis network'))
+
+
+def add_evaluate(commands, command) -> None:
+    """Add ``evaluate`` and what it can look at; parameters as those of :func:`add_train`."""
+    actions = _group(commands, 'evaluate', 'test a trained model on people kept apart', 'WHAT')
+    text = 'find the prompt of an image among 10, and its modality among 7'
+    parser = command(actions, 'retrieval', _run_retrieval, text)
+    parser.add_argument('model', type=absolute_path, help='model folder of train text-image')
+    parser.add_argument('out', type=absolute_path, help='folder for scores, tables, figure')
+    parser.add_argument(
+        '--labelmaps', type=absolute_path, required=True, help='folder of head label maps'
+    )
+    parser.add_argument('--groups', type=whole_number(1), default=20, help='of ten images each')
+    parser.add_argument('--seed', type=whole_number(0), default=0, help='of what is drawn')
+
+
+def _group(commands, name: str, text: str, metavar: str):
+    parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    return parser.add_subparsers(dest='action', required=True, metavar=metavar, help='which')
+
+
+def _add_synthesis(parser) -> None:
+    _add_run(parser)
+    parser.add_argument('--labelmaps', type=absolute_path, help='folder of head label maps')
+    parser.add_argument(
+        '--pairs',
+        type=absolute_path,
+        nargs='+',
+        default=[],
+        metavar='DATASET',
+        help='derivatives with co-registered contrasts, such as those of tumsyn-bids',
+    )
+    parser.add_argument(
+        '--exclude', nargs='+', default=(), metavar='NAME', help='people, files left out'
+    )
+    parser.add_argument('--config', choices=CONFIGS, default='embedded', help='size')
+    parser.add_argument('--steps', type=whole_number(1), help='length of the schedule')
+    parser.add_argument(
+        '--recipe',
+        choices=('embedded', 'paper'),
+        default='embedded',
+        help="of the embedded model, or the paper's: both directions, any up-sampling, points",
+    )
+    parser.add_argument('--batch', type=whole_number(1), help="of the paper's recipe (16)")
+    parser.add_argument('--points', type=whole_number(1), help="of the paper's recipe (8000)")
+    option(parser, '--learning-rate', type=float, help="of the paper's recipe (1e-4)")
+    option(
+        parser,
+        '--text-encoder',
+        type=absolute_path,
+        metavar='MODEL',
+        help='model folder of train text-image; its text encoder is used as it is',
+    )
+
+
+def _add_run(parser) -> None:
+    parser.add_argument('out', type=absolute_path, help='folder; an interrupted run is resumed')
+    parser.add_argument('--seed', type=whole_number(0), help='of everything that is drawn')
+    option(parser, '--max-minutes', type=float, help='stop, resumably, after this time')
+    parser.add_argument(
+        '--accelerator', choices=('auto', 'cpu', 'cuda'), default='cpu', help='default: cpu'
+    )
+    parser.add_argument(
+        '--devices', type=whole_number(1), default=1, help='processes per node (default: 1)'
+    )
+    parser.add_argument('--nodes', type=whole_number(1), default=1, help='default: 1')
+    parser.add_argument(
+        '--precision',
+        choices=('32-true', 'bf16-mixed', '16-mixed'),
+        default='bf16-mixed',
+        help='default: bf16-mixed',
+    )
+    parser.add_argument(
+        '--accumulate', type=whole_number(1), default=1, help='samples per step and process'
+    )
+    option(parser, '--save-every', type=float, metavar='S', default=180.0, help='default: 180')
+    option(parser, '--log-every', type=whole_number(1), metavar='STEPS', default=50, help='50')
+
+
+def _engine_settings(args: argparse.Namespace):
+    from ..training.engine import EngineSettings
+
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    return EngineSettings(
+        accelerator=args.accelerator,
+        devices=args.devices,
+        nodes=args.nodes,
+        precision=args.precision,
+        accumulate=args.accumulate,
+        save_every_s=args.save_every,
+        log_every=args.log_every,
+    )
+
+
+def _given(args: argparse.Namespace, *names: str) -> dict:
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def _run_text_image(args: argparse.Namespace) -> int:
+    from ..training.text_image import TextImageSettings, train_text_image
+
+    names = ('config', 'epochs', 'steps_per_epoch', 'warm_up', 'batch', 'learning_rate')
+    path = train_text_image(
+        args.out,
+        args.labelmaps,
+        settings=TextImageSettings(**_given(args, *names, 'held_out', 'seed')),
+        engine_settings=_engine_settings(args),
+        max_minutes=args.max_minutes,
+    )
+    say(f'{args.prog}: finished: {path}')
+    return EXIT_OK
+
+
+def _recipe(args: argparse.Namespace):
+    from ..training.paper import PaperRecipe
+
+    given = _given(args, 'batch', 'points', 'learning_rate')
+    if args.recipe == 'paper':
+        return PaperRecipe(**given)
+    if given:
+        names = ', '.join('--' + name.replace('_', '-') for name in given)
+        raise UsageError('goes with --recipe paper', field=names)
+    return None
+
+
+def _run_synthesis(args: argparse.Namespace) -> int:
+    from ..training.synthesis import TrainingSettings, train_synthesis
+
+    path = train_synthesis(
+        args.out,
+        labelmaps=args.labelmaps,
+        pairs=args.pairs,
+        exclude=tuple(args.exclude),
+        settings=TrainingSettings(**_given(args, 'config', 'steps', 'seed')),
+        engine_settings=_engine_settings(args),
+        recipe=_recipe(args),
+        text_encoder=args.text_encoder,
+        max_minutes=args.max_minutes,
+    )
+    say(f'{args.prog}: finished: {path}')
+    return EXIT_OK
+
+
+def _run_retrieval(args: argparse.Namespace) -> int:
+    from ..training.retrieval import evaluate_retrieval, write_retrieval
+    from ..training.text_image import load_heads, load_text_image
+
+    model, card = load_text_image(args.model)
+    people = card['training']['held_out']
+    if not people:
+        raise UsageError(
+            'nobody was kept apart in this training',
+            path=args.model,
+            remedy='Train with --held-out above 0',
+        )
+    result = evaluate_retrieval(
+        model, load_heads(args.labelmaps, people), groups=args.groups, seed=args.seed
+    )
+    write_retrieval(result, args.out)
+    say(json.dumps(result.scores(), indent=2))
+    return EXIT_OK

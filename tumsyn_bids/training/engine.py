@@ -1,0 +1,297 @@
+"""What every training has in common: devices, precision, averaging, checkpoints, a log.
+
+The devices are Lightning Fabric's business. Everything random in a step derives from the seed and
+the number of the step, so a run that was killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..errors import UsageError
+
+LOGGER = logging.getLogger(__name__)
+CHECKPOINT = 'checkpoint.pt'
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How a training runs, apart from what it learns.
+
+    Attributes
+    ----------
+    accelerator : str
+        ``auto``, ``cpu`` or ``cuda``.
+    devices, nodes : int
+        Processes per node and nodes. Under ``torchrun`` or SLURM as many as were started.
+    precision : str
+        ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+    accumulate : int
+        Samples whose gradients are added up for one step of the optimiser.
+    clip : float
+        Largest norm of the gradient.
+    save_every_s : float
+        Seconds between checkpoints.
+    log_every : int
+        Steps between lines of ``log.csv``.
+    """
+
+    accelerator: str = 'auto'
+    devices: int = 1
+    nodes: int = 1
+    precision: str = 'bf16-mixed'
+    accumulate: int = 1
+    clip: float = 1.0
+    save_every_s: float = 180.0
+    log_every: int = 50
+
+
+class Engine:
+    """The state of a training run: weights, their average, the optimiser and the step.
+
+    Parameters
+    ----------
+    out_dir : path-like
+        Receives ``checkpoint.pt`` and ``log.csv``.
+    settings : EngineSettings
+
+    Raises
+    ------
+    UsageError
+        If Lightning Fabric is not installed.
+    """
+
+    def __init__(self, out_dir: str | Path, settings: EngineSettings):
+        self.settings = settings
+        self.out_dir = Path(out_dir)
+        self.fabric = _fabric(settings)
+        self.step = 0
+        self._lost: list[float] = []
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.fabric.is_global_zero
+
+    def setup(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        model: nn.Module,
+        averaged: nn.Module | None = None,
+        ema: float = 0.0,
+    ) -> None:
+        """Take over a training.
+
+        Parameters
+        ----------
+        module : Module
+            Called for each sample; holds ``model``.
+        optimizer : Optimizer
+        model : Module
+            The weights that checkpoints keep.
+        averaged : Module, optional
+            Receives the exponential moving average of the weights of ``model``.
+        ema : float
+            Decay of the average.
+        """
+        self.model, self.averaged, self.ema = model, averaged, ema
+        self.module, self.optimizer = self.fabric.setup(module, optimizer)
+        if averaged is not None:
+            averaged.to(self.fabric.device)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one.
+
+        Raises
+        ------
+        UsageError
+            If the checkpoint is of another network or cannot be read.
+        """
+        path = self.out_dir / CHECKPOINT
+        if not path.exists():
+            return
+        remedy = 'Give the options of the first start, or another folder'
+        try:
+            state = torch.load(path, weights_only=True, map_location='cpu')
+            self.model.load_state_dict(state['model'])
+            if self.averaged is not None:
+                self.averaged.load_state_dict(state['averaged'])
+            self.optimizer.load_state_dict(state['optimizer'])
+            self.step = state['step']
+            self._lost = list(state.get('lost', ()))
+        except Exception as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UsageError(
+                f'the run cannot go on from here ({reason})', path=path, remedy=remedy
+            ) from error
+        self._shorten_log()
+        LOGGER.info('resumed at step %d', self.step)
+
+    def save(self) -> None:
+        """Write the checkpoint; a reader finds the old one or the new one."""
+        if self.first:
+            state = {
+                'model': self.model.state_dict(),
+                'optimizer': self.optimizer.state_dict(),
+                'step': self.step,
+                'lost': self._lost,
+            }
+            if self.averaged is not None:
+                state['averaged'] = self.averaged.state_dict()
+            temporary = self.out_dir / (CHECKPOINT + '.tmp')
+            torch.save(state, temporary)
+            os.replace(temporary, self.out_dir / CHECKPOINT)
+        self.fabric.barrier()
+
+    def train(
+        self,
+        steps: int,
+        draw: Callable[[np.random.Generator], tuple],
+        loss: Callable[..., torch.Tensor],
+        *,
+        seed: int,
+        learning_rate: Callable[[int], float],
+        max_minutes: float | None = None,
+    ) -> None:
+        """Train until a step.
+
+        Parameters
+        ----------
+        steps : int
+            Length of the whole schedule.
+        draw : callable
+            ``draw(rng)`` gives a sample.
+        loss : callable
+            ``loss(module, *sample)`` gives a scalar tensor.
+        seed : int
+        learning_rate : callable
+            Of the number of the step.
+        max_minutes : float, optional
+            Stop, resumably, after this time.
+
+        Raises
+        ------
+        UsageError
+            If the loss is not finite or the device's memory does not suffice.
+        """
+        from tqdm import tqdm
+
+        started = saved = time.monotonic()
+        bar = tqdm(total=steps, initial=self.step, unit='step', disable=None)
+        while self.step < steps:
+            for group in self.optimizer.param_groups:
+                group['lr'] = learning_rate(self.step)
+            self._lost.append(self._one_step(draw, loss, seed))
+            bar.update()
+            now = time.monotonic()
+            if self.step % self.settings.log_every == 0:
+                self._log(steps, now - started)
+            late = max_minutes is not None and now - started > 60 * max_minutes
+            late = self._anyone(late)
+            if late or self._anyone(now - saved > self.settings.save_every_s):
+                self.save()
+                saved = now
+            if late:
+                break
+        bar.close()
+        self.save()
+
+    def _one_step(self, draw, loss, seed) -> float:
+        total = 0.0
+        self.optimizer.zero_grad(set_to_none=True)
+        for micro in range(self.settings.accumulate):
+            place = self.fabric.global_rank * self.settings.accumulate + micro
+            rng = np.random.default_rng([seed, self.step, place] if place else [seed, self.step])
+            last = micro == self.settings.accumulate - 1
+            try:
+                with self.fabric.no_backward_sync(self.module, enabled=not last):
+                    value = loss(self.module, *self.fabric.to_device(draw(rng)))
+                    self.fabric.backward(value / self.settings.accumulate)
+            except torch.OutOfMemoryError as error:
+                raise UsageError(
+                    'the memory of the device does not suffice',
+                    remedy='Lower the patch or the batch, raise --accumulate, or use bf16-mixed',
+                ) from error
+            total += float(value.detach())
+        mean = torch.tensor(total / self.settings.accumulate, device=self.fabric.device)
+        mean = float(self.fabric.all_reduce(mean))
+        if not np.isfinite(mean):
+            raise UsageError(
+                f'the loss is not finite at step {self.step}',
+                path=self.out_dir,
+                remedy='Look for images that are not finite, or lower the learning rate',
+            )
+        self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.settings.clip)
+        self.optimizer.step()
+        self._average()
+        self.step += 1
+        return mean
+
+    def _anyone(self, yes: bool) -> bool:
+        if self.fabric.world_size == 1:
+            return yes
+        flag = torch.tensor(float(yes), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(flag, reduce_op='sum') > 0)
+
+    def _log(self, steps: int, seconds: float) -> None:
+        mean = np.mean(self._lost)
+        self._lost.clear()
+        if not self.first:
+            return
+        path = self.out_dir / 'log.csv'
+        new = not path.exists()
+        rate = self.optimizer.param_groups[0]['lr']
+        with path.open('a') as stream:
+            if new:
+                stream.write('step,loss,learning_rate,seconds\n')
+            stream.write(f'{self.step},{mean:.5f},{rate:.2e},{seconds:.0f}\n')
+        LOGGER.info('step %d of %d: loss %.4f', self.step, steps, mean)
+
+    def _shorten_log(self) -> None:
+        """Drop the lines after the checkpoint: those steps will be done again."""
+        path = self.out_dir / 'log.csv'
+        if not self.first or not path.exists():
+            return
+        header, *lines = path.read_text().splitlines()
+        kept = [line for line in lines if int(line.partition(',')[0]) <= self.step]
+        path.write_text('\n'.join([header, *kept]) + '\n')
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self.averaged is None:
+            return
+        # A young average would be dominated by the random start, so the decay grows with age.
+        decay = min(self.ema, (1 + self.step) / (10 + self.step))
+        for mean, value in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+        for mean, value in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+            mean.copy_(value)
+
+
+def _fabric(settings: EngineSettings):
+    try:
+        from lightning_fabric import Fabric
+    except ImportError as error:
+        raise UsageError(
+            'training needs Lightning Fabric, which is not installed',
+            remedy="Install it: pip install 'tumsyn-bids[train]'",
+        ) from error
+    fabric = Fabric(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        precision=settings.precision,
+    )
+    fabric.launch()
+    return fabric
