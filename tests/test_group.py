@@ -159,10 +159,10 @@ def test_measures_of_all_sessions(out):
     assert written > {'group_aseg_volume.tsv', 'group_aparc_lh_volume.tsv'}
     wide = read_tsv(out / 'group_aseg_volume.tsv')
     assert list(wide[0])[:4] == ['participant', 'session', 't1w', 'Left-Hippocampus']
-    assert [row['Left-Hippocampus'] for row in wide][-1] == '9000'
-    assert wide[0]['EstimatedTotalIntraCranialVol'] == '1.5e+06'
+    assert [row['Left-Hippocampus'] for row in wide][-1] == '9000.0'
+    assert wide[0]['EstimatedTotalIntraCranialVol'] == '1500000.0'
     parcels = read_tsv(out / 'group_aparc_lh_volume.tsv')
-    assert [row['lh_insula_volume'] for row in parcels] == ['7000'] + ['n/a'] * 5
+    assert [row['lh_insula_volume'] for row in parcels] == ['7000.0'] + ['n/a'] * 5
     tidy = read_tsv(out / 'group_morphometry.tsv')
     outliers = [row['participant'] for row in tidy if row['outlier'] == 'yes']
     assert outliers == ['05']

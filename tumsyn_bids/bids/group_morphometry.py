@@ -1,6 +1,6 @@
-"""Measures of all sessions in one table: wide ones as FreeSurfer's programs write them, a long one.
+"""Measures of all sessions: wide tables as FreeSurfer's programs write them, and a long one.
 
-The wide tables have the column names of ``asegstats2table`` and ``aparcstats2table``, after columns
+The wide tables have the column names of ``asegstats2table`` and ``aparcstats2table``, after those
 that say whose measures they are and whether the T1w was acquired or synthetic.
 """
 
@@ -45,7 +45,9 @@ def morphometry_tables(rows: Sequence[Mapping]) -> dict[str, Table]:
     tidy = []
     for row, score in zip(rows, scores, strict=True):
         outlier = None if score is None else 'yes' if abs(score) > OUTLIER_Z else 'no'
-        tidy.append({**row, 'robust-z': score, 'outlier': outlier})
+        value = row['volume-mm3']
+        shown = None if value is None else f'{value:.1f}'
+        tidy.append({**row, 'volume-mm3': shown, 'robust-z': score, 'outlier': outlier})
     tables: dict[str, Table] = {
         'morphometry': (tidy, ('participant', 'session', 'index', 'name')),
         'aseg_volume': _wide(rows, _aseg_column),
@@ -92,7 +94,9 @@ def _wide(rows: Sequence[Mapping], column) -> Table:
         name = column(row['name'])
         if name:
             who = {key: row.get(key) for key in _WHO}
-            lines.setdefault(tuple(who.values()), who)[name] = row['volume-mm3']
+            value = row['volume-mm3']
+            shown = None if value is None else f'{value:.1f}'
+            lines.setdefault(tuple(who.values()), who)[name] = shown
     return list(lines.values()), _WHO
 
 

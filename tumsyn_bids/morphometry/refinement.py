@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from .labels import BRAIN_STEM, CEREBRAL_WHITE, CORTEX_BASE, DEEP_GREY
+from .labels import BRAIN_STEM, CEREBELLUM, CEREBRAL_WHITE, CORTEX_BASE, DEEP_GREY
 
 #: How far (mm) the atlas's cortex and its ventricles may move to meet the tissue.
 CORTEX_REACH_MM, VENTRICLE_REACH_MM = 4.0, 3.0
@@ -29,8 +29,8 @@ def refine(labels: np.ndarray, tissues: Tissues, inside: np.ndarray, zooms) -> n
     Within the cerebrum, a voxel that is mostly grey matter and lies near the atlas's cortex
     becomes the nearest parcel of its hemisphere, any other one white matter or, where CSF
     prevails, nothing. Lateral ventricles take up the CSF around them and give up what is white
-    matter. Deep grey matter and the brain stem keep the atlas's shape, less the CSF. Cerebellar
-    cortex and white matter are divided by tissue.
+    matter. Deep grey matter, the brain stem and the cerebellum keep the atlas's shape, less the CSF: the
+    folds of the cerebellum are finer than voxels, so its tissues cannot be told by brightness.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def refine(labels: np.ndarray, tissues: Tissues, inside: np.ndarray, zooms) -> n
     for side, base in CORTEX_BASE.items():
         _refine_cerebrum(refined, territory, labels, (grey, fluid), side, base, zooms)
         _refine_ventricle(refined, labels, (white, fluid), side, zooms)
-    _refine_cerebellum(refined, territory, grey, white, fluid)
-    refined[np.isin(refined, (*DEEP_GREY, BRAIN_STEM)) & fluid & (tissues.csf > 0.8)] = 0
+    firm = np.isin(refined, (*DEEP_GREY, *CEREBELLUM, BRAIN_STEM))
+    refined[firm & fluid & (tissues.csf > 0.8)] = 0
     return np.where(inside, refined, 0)
 
 
@@ -88,14 +88,6 @@ def _refine_ventricle(refined, labels, tissue, side, zooms) -> None:
     joined = np.isin(parts, np.unique(parts[ventricle & ~white & (parts > 0)]))
     taken &= joined
     refined[taken] = nearest[taken]
-
-
-def _refine_cerebellum(refined, territory, grey, white, fluid) -> None:
-    for cortex, core in ((8, 7), (47, 46)):
-        domain = np.isin(refined, (cortex, core)) | ((refined == 0) & (territory == cortex) & grey)
-        refined[domain & grey] = cortex
-        refined[domain & white] = core
-        refined[domain & fluid] = 0
 
 
 def _nearest(labels: np.ndarray, among: np.ndarray, zooms) -> tuple[np.ndarray, np.ndarray]:

@@ -66,7 +66,7 @@ def morph_rows(record: Mapping) -> list[dict]:
             'index': row['number'],
             'name': row['name'],
             'hemisphere': row['hemisphere'] or None,
-            'volume-mm3': row['volume_mm3'],
+            'volume-mm3': _rounded(row['volume_mm3']),
             'voxels': row['voxels'] or None,
             'flag': row['flag'] or None,
         }
@@ -77,7 +77,7 @@ def morph_rows(record: Mapping) -> list[dict]:
             'index': None,
             'name': name,
             'hemisphere': name[:2] if name[:2] in ('lh', 'rh') else None,
-            'volume-mm3': value,
+            'volume-mm3': _rounded(value),
         }
         for name, value in record['brain'].items()
         if '-to-' not in name
@@ -106,6 +106,10 @@ def report_rows(record: Mapping) -> list[dict]:
 
 def _millilitres(volume: float | None) -> str:
     return 'n/a' if volume is None else f'{volume / 1000:.4g}'
+
+
+def _rounded(volume: float | None) -> str | None:
+    return None if volume is None else f'{volume:.1f}'
 
 
 def _known(value):
