@@ -26,7 +26,7 @@ ZOOM_MM = 1.0
 _MARGIN_MM = 6
 _STAGES = (
     Stage('Affine[0.1]', (100, 60, 30), (6, 4, 2), (3, 2, 1), sampling=0.25),
-    Stage('SyN[0.2,3,0]', (80, 50, 25), (6, 4, 2), (3, 2, 1), metric='CC', metric_parameter=3),
+    Stage('SyN[0.2,3,0]', (60, 40, 12), (6, 4, 2), (3, 2, 1), metric='CC', metric_parameter=2),
 )
 
 

@@ -118,7 +118,7 @@ def aparc_stats(record: Mapping, subject: str, hemisphere: str, origin: str) -> 
         lines.append(_measure(name, record['brain'][name]))
     prefix = f'ctx-{hemisphere}-'
     rows = [row for row in record['structures'] if row['name'].startswith(prefix)]
-    lines += ['# NTableCols 10', f'# NRows {len(rows)}', *_columns(_APARC_COLUMNS, ' ')]
+    lines += ['# NTableCols 10', *_columns(_APARC_COLUMNS, ' ')]
     for row in rows:
         volume = row['volume_mm3']
         shown = 'NaN' if volume is None else f'{volume:.0f}'
