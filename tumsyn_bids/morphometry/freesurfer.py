@@ -79,10 +79,11 @@ def write_subject(
     grid = conformed_grid(_centre(labels))
     scale = _scale(brain)
     _save(np.asarray(t1w.dataobj, np.float32), t1w.affine, mri / 'orig' / '001.mgz')
-    for name, img in {'orig': t1w, 'T1': t1w, 'brainmask': brain}.items():
-        data = np.clip(np.rint(resample(img, grid) * scale), 0, 255)
-        _save(data.astype(np.uint8), grid.affine, mri / f'{name}.mgz')
-    numbers = np.rint(resample(labels, grid, order=0)).astype(np.int32)
+    for img, names in ((t1w, ('orig', 'T1')), (brain, ('brainmask',))):
+        data = np.clip(np.rint(_onto(img, grid) * scale), 0, 255).astype(np.uint8)
+        for name in names:
+            _save(data, grid.affine, mri / f'{name}.mgz')
+    numbers = np.rint(_onto(labels, grid, order=0)).astype(np.int32)
     _save(numbers, grid.affine, mri / 'aparc+aseg.mgz')
     whole = numbers.copy()
     for thousand, number in _CORTEX.items():
@@ -118,6 +119,18 @@ def xfm_text(atlas_to_brain) -> str:
 def _centre(img: nb.spatialimages.SpatialImage) -> np.ndarray:
     """Return the middle voxel of an image: its grid and the conformed one then share voxels."""
     return nb.affines.apply_affine(img.affine, np.array(img.shape[:3]) // 2)
+
+
+def _onto(img: nb.spatialimages.SpatialImage, grid: Grid, order: int = 1) -> np.ndarray:
+    """Resample an image onto the conformed grid, but only where it lies; 0 elsewhere."""
+    corners = np.array(np.meshgrid(*[(-1, size) for size in img.shape[:3]])).reshape(3, -1).T
+    places = nb.affines.apply_affine(np.linalg.inv(grid.affine) @ img.affine, corners)
+    start = np.clip(np.floor(places.min(axis=0)), 0, 255).astype(int)
+    stop = np.clip(np.ceil(places.max(axis=0)) + 1, start + 1, 256).astype(int)
+    data = np.zeros(grid.shape, np.float32)
+    part = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    data[part] = resample(img, grid.cropped(start, stop - start), order=order)
+    return data
 
 
 def _scale(brain: nb.spatialimages.SpatialImage) -> float:
