@@ -12,6 +12,7 @@ import pytest
 from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.bids.morphometry import measured_image, morphometry_paths
 from tumsyn_bids.bids.tables import read_tsv
+from tumsyn_bids.errors import ScanError
 from tumsyn_bids.grids import Grid
 from tumsyn_bids.interfaces.morphometry import DrawMorphometry, MeasureBrain, WriteMorphometry
 from tumsyn_bids.morphometry import segmentation as room
@@ -115,3 +116,18 @@ def test_from_measures_to_files(brain):
     assert (brain / 'out' / drawn['path']).stat().st_size > 10_000
     cortex = next(row for row in drawn['table'] if row['structure'] == 'Cortex')
     assert cortex['left'] == f'{(22**3 - 16**3) / 1000:.4g}'
+
+
+def test_a_brain_that_cannot_be_segmented_leaves_the_rest_alone(brain, monkeypatch):
+    def refuse(*images, **options):
+        raise ScanError('ANTs could not register the image')
+
+    monkeypatch.setattr(room, 'segment_brain', refuse)
+    measure = MeasureBrain(in_file=str(brain / 't1w.nii'), mask_file=str(brain / 'mask.nii'))
+    found = measure.run().outputs
+    assert [note for note in found.warnings if 'nothing was measured' in note]
+    record = json.loads(Path(found.measures_file).read_text())
+    assert {row['volume_mm3'] for row in record['structures']} == {None}
+    sizes = {name: value for name, value in record['brain'].items() if value is not None}
+    assert list(sizes) == ['Mask']
+    assert not np.asarray(nb.load(found.labels_file).dataobj).any()

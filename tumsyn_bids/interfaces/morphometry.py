@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel as nb
 from nipype.interfaces.base import File, TraitedSpec, traits
 
+from ..errors import ScanError
 from .base import Step, StepInputSpec, optional, save
 from .derivatives import Write, WriteInputSpec
 from .figures import Draw
@@ -37,16 +38,20 @@ class MeasureBrain(Step):
     output_spec = MeasureOutputSpec
 
     def _work(self, folder: Path) -> dict:
-        from ..morphometry.segmentation import segment_brain
+        from ..morphometry.segmentation import segment_brain, unsegmented
         from ..morphometry.tables import to_record
         from ..morphometry.volumes import brain_volumes, doubts, measure_structures
 
-        found = segment_brain(
-            nb.load(self.inputs.in_file), nb.load(self.inputs.mask_file), seed=self.inputs.seed
-        )
+        images = nb.load(self.inputs.in_file), nb.load(self.inputs.mask_file)
+        failures = []
+        try:
+            found = segment_brain(*images, seed=self.inputs.seed)
+        except ScanError as error:
+            # The rest of the session is delivered: all measures are unknown, and it is told.
+            found, failures = unsegmented(*images), [f'nothing was measured: {error}']
         measures = measure_structures(found)
         parts = brain_volumes(found, measures)
-        notes = doubts(measures, found.intracranial_mm3)
+        notes = failures or doubts(measures, found.intracranial_mm3)
         measures_file = folder / 'measures.json'
         measures_file.write_text(json.dumps(to_record(measures, parts, found.affine)))
         affine = found.grid.affine
@@ -94,7 +99,8 @@ class WriteMorphometry(Write):
         rows = morph_rows(record)
         written.append(save_measures(rows, plan, measured, **places, warnings=warnings))
         subjects_dir = optional(self.inputs.subjects_dir)
-        if subjects_dir:
+        measured_at_all = record['brain']['EstimatedTotalIntraCranialVol'] is not None
+        if subjects_dir and measured_at_all:
             self._write_freesurfer(Path(subjects_dir), labels, record, measured.origin)
         return {'out_files': [str(path) for path in written]}
 

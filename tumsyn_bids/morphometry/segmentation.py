@@ -7,6 +7,7 @@ shows is then heard: cortex ends where grey matter ends, ventricles are where CS
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -99,6 +100,24 @@ def segment_brain(
     labels, affine, volume = _carried_labels(brain, grid, seed)
     return Segmentation(
         refine(labels, tissues, inside, grid.zooms), tissues, brain, inside, grid, affine, volume
+    )
+
+
+def unsegmented(
+    t1w: nb.spatialimages.SpatialImage, mask: nb.spatialimages.SpatialImage
+) -> Segmentation:
+    """Return what is known of a brain that could not be segmented: no structure, no size."""
+    grid = Grid.of(t1w).canonical().with_zooms((ZOOM_MM,) * 3)
+    inside = carried_mask(mask, grid)
+    nothing = np.zeros(grid.shape, np.float32)
+    return Segmentation(
+        nothing.astype(np.int32),
+        Tissues(nothing, nothing, nothing),
+        np.maximum(resample(t1w, grid), 0) * inside,
+        inside,
+        grid,
+        np.eye(4),
+        math.nan,
     )
 
 

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from .labels import (
     BRAIN_STEM,
+    CEREBELLUM,
     CEREBRAL_WHITE,
     CORPUS_CALLOSUM,
     CORTEX_BASE,
@@ -112,37 +113,39 @@ def brain_volumes(segmentation: Segmentation, measures: list[Measure]) -> dict[s
 
     They are sums over the structures; see ``docs/morphometry.md`` for what differs.
     """
-    volumes = {item.structure.number: np.nan_to_num(item.volume_mm3) for item in measures}
+    volumes = {item.structure.number: item.volume_mm3 for item in measures}
 
     def total(numbers) -> float:
-        return float(sum(volumes.get(number, 0.0) for number in numbers))
+        known = [volumes[number] for number in numbers if math.isfinite(volumes[number])]
+        return float(sum(known)) if known else math.nan
 
     cortex = {
-        side: total(number for number in volumes if base < number < base + 1000)
+        side: [number for number in volumes if base < number < base + 1000]
         for side, base in CORTEX_BASE.items()
     }
-    white = {side: total([number]) for side, number in CEREBRAL_WHITE.items()}
-    callosum, deep = total(CORPUS_CALLOSUM), total(DEEP_GREY)
-    brain = total(volumes) - total([BRAIN_STEM, 85])
-    ventricles, cerebellum = total(VENTRICLES), total((7, 8, 46, 47))
+    callosum = np.nan_to_num(total(CORPUS_CALLOSUM))
+    white = {side: total([number]) + callosum / 2 for side, number in CEREBRAL_WHITE.items()}
+    both = [*cortex['lh'], *cortex['rh']]
+    brain = [number for number in volumes if number not in (BRAIN_STEM, 85)]
+    above = [number for number in brain if number not in CEREBELLUM]
     mask = float(segmentation.mask.sum() * segmentation.grid.zooms.prod())
     etiv = segmentation.intracranial_mm3
     return {
-        'BrainSeg': brain,
-        'BrainSegNotVent': brain - ventricles,
-        'VentricleChoroidVol': ventricles,
-        'lhCortex': cortex['lh'],
-        'rhCortex': cortex['rh'],
-        'Cortex': sum(cortex.values()),
-        'lhCerebralWhiteMatter': white['lh'] + callosum / 2,
-        'rhCerebralWhiteMatter': white['rh'] + callosum / 2,
-        'CerebralWhiteMatter': sum(white.values()) + callosum,
-        'SubCortGray': deep,
-        'TotalGray': sum(cortex.values()) + deep + total((8, 47)),
-        'SupraTentorial': brain - cerebellum,
-        'SupraTentorialNotVent': brain - cerebellum - ventricles,
+        'BrainSeg': total(brain),
+        'BrainSegNotVent': total(set(brain) - set(VENTRICLES)),
+        'VentricleChoroidVol': total(VENTRICLES),
+        'lhCortex': total(cortex['lh']),
+        'rhCortex': total(cortex['rh']),
+        'Cortex': total(both),
+        'lhCerebralWhiteMatter': white['lh'],
+        'rhCerebralWhiteMatter': white['rh'],
+        'CerebralWhiteMatter': total((*CEREBRAL_WHITE.values(), *CORPUS_CALLOSUM)),
+        'SubCortGray': total(DEEP_GREY),
+        'TotalGray': total((*both, *DEEP_GREY, 8, 47)),
+        'SupraTentorial': total(above),
+        'SupraTentorialNotVent': total(set(above) - set(VENTRICLES)),
         'Mask': mask,
-        'BrainSegVol-to-eTIV': brain / etiv,
+        'BrainSegVol-to-eTIV': total(brain) / etiv,
         'MaskVol-to-eTIV': mask / etiv,
         'EstimatedTotalIntraCranialVol': etiv,
     }
@@ -151,7 +154,7 @@ def brain_volumes(segmentation: Segmentation, measures: list[Measure]) -> dict[s
 def doubts(measures: list[Measure], etiv: float) -> list[str]:
     """Word what looks wrong about a segmentation, for the log and the report."""
     notes = [f'{item.structure.name}: {item.flag}' for item in measures if item.flag]
-    if not 900e3 <= etiv <= 2300e3:
+    if math.isfinite(etiv) and not 900e3 <= etiv <= 2300e3:
         notes.append(f'an intracranial volume of {etiv / 1000:.0f} ml is implausible for an adult')
     volumes = {item.structure.name: item.volume_mm3 for item in measures}
     for name in PLAUSIBLE_MM3:
