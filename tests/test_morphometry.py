@@ -8,11 +8,13 @@ import nibabel as nb
 import numpy as np
 import pytest
 
+from tumsyn_bids.anatomy.antsreg import Stage
 from tumsyn_bids.errors import ScanError
-from tumsyn_bids.grids import Grid
+from tumsyn_bids.grids import Grid, resample
 from tumsyn_bids.morphometry import labels as room
+from tumsyn_bids.morphometry import segmentation as room_of_segmentation
 from tumsyn_bids.morphometry.refinement import Tissues, refine
-from tumsyn_bids.morphometry.segmentation import Segmentation, working_image
+from tumsyn_bids.morphometry.segmentation import Segmentation, segment_brain, working_image
 from tumsyn_bids.morphometry.tables import morph_rows, to_record
 from tumsyn_bids.morphometry.volumes import (
     brain_volumes,
@@ -166,3 +168,40 @@ def test_working_image_keeps_the_place_of_the_brain():
     found = nb.affines.apply_affine(grid.affine, np.argwhere(inside).mean(axis=0))
     assert np.allclose(found, expected, atol=0.6)
     assert brain[~inside].max() == 0
+
+
+@pytest.fixture
+def coarse(monkeypatch):
+    """Let brains be segmented on 3 mm, in seconds."""
+    monkeypatch.setattr(room_of_segmentation, 'ZOOM_MM', 3.0)
+    stages = (
+        Stage('Affine[0.1]', (40, 20), (2, 1), (1, 0)),
+        Stage('SyN[0.2,3,0]', (10, 5), (2, 1), (1, 0), metric='CC', metric_parameter=2),
+    )
+    monkeypatch.setattr(room_of_segmentation, '_STAGES', stages)
+
+
+@pytest.mark.slow
+def test_structures_of_a_brain_in_another_pose(coarse):
+    """The atlas's own brain, tilted by 10 degrees, moved and scaled, keeps its structures."""
+    average = nb.load(room.template_file())
+    tilt = np.deg2rad(10)
+    world = np.eye(4)
+    world[1:3, 1:3] = [[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]]
+    world[:3, :3] *= 1.06
+    world[:3, 3] = 4, -7, 9
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    affine[:3, 3] = -84, -110, -82
+    grid = Grid((56, 72, 58), affine)
+    data = resample(average, grid, world=world)
+    mask = nb.Nifti1Image((data > 5).astype(np.uint8), affine)
+    found = segment_brain(nb.Nifti1Image(data, affine), mask, seed=3, threads=1)
+    truth = resample(nb.load(room.atlas_file()), found.grid, world=world, order=0)
+    for number in (10, 49, 16, 12, 51):
+        mine, real = found.labels == number, truth == number
+        assert 2 * (mine & real).sum() / (mine.sum() + real.sum()) > 0.75, number
+    parts = brain_volumes(found, measure_structures(found))
+    expected = (np.asarray(average.dataobj) > 0).sum() / 1.06**3
+    assert parts['EstimatedTotalIntraCranialVol'] == pytest.approx(expected, rel=0.05)
+    cortex = ((truth > 1000) & (truth < 3000)).sum() * 27
+    assert parts['Cortex'] == pytest.approx(cortex, rel=0.25)

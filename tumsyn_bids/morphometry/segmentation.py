@@ -171,7 +171,7 @@ def _carried_labels(
     """Register the atlas; return its labels on the grid, the affine and the scaled volume."""
     import ants
 
-    average, average_grid = _average()
+    average, average_grid, volume = _average()
     moving = array_to_ants(brain, grid)
     fixed = array_to_ants(average, average_grid)
     start = _centres(average, average_grid, brain, grid)
@@ -185,18 +185,20 @@ def _carried_labels(
     affine, labels = register_stages(
         fixed, moving, _STAGES, start=start, seed=seed, inverse=carried_back
     )
-    volume = float((average > 0).sum() * average_grid.zooms.prod())
     scale = abs(float(np.linalg.det(affine[:3, :3])))
     return np.rint(labels).astype(np.int32), affine, volume * scale
 
 
-def _average() -> tuple[np.ndarray, Grid]:
+def _average() -> tuple[np.ndarray, Grid, float]:
+    """Return the average brain, its grid and its volume in mm³."""
     img = nb.load(template_file())
     data = np.asarray(img.dataobj, dtype=np.float32)
     places = np.argwhere(data > 0)
     start = places.min(axis=0) - 6
     grid = Grid.of(img).cropped(start, places.max(axis=0) + 7 - start)
-    return resample(img, grid), grid
+    grid = grid.with_zooms((ZOOM_MM,) * 3)
+    volume = float((data > 0).sum() * Grid.of(img).zooms.prod())
+    return resample(img, grid), grid, volume
 
 
 def _atlas_labels(grid: Grid) -> np.ndarray:
