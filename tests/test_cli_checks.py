@@ -56,6 +56,12 @@ def test_unknown_participant_lists_those_there_are(refused, dataset, tmp_path):
     assert '01' in line
 
 
+def test_subjects_directory_without_measures(refused, dataset, tmp_path):
+    line = refused(dataset, tmp_path / 'out', 'participant', '--fs-subjects-dir', tmp_path / 'fs')
+    assert '--fs-subjects-dir' in line
+    assert 'Add --morphometry volumes' in line
+
+
 @pytest.mark.parametrize('inside', ['.', 'out', 'derivatives/tumsyn'])
 def test_output_inside_the_input(refused, dataset, inside):
     assert 'inside the input' in refused(dataset, dataset / inside, 'participant')

@@ -138,3 +138,44 @@ def test_tables_are_escaped(tmp_path):
         {'b': 'n/a', 'a': 'x y z', 'c': 'n/a'},
         {'b': 'n/a', 'a': '"q', 'c': 'n/a'},
     ]
+
+
+def measures(out, stem, **volumes):
+    path = out / f'{stem}_seg-aparcaseg_morph.tsv'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {'index': None, 'name': name, 'volume-mm3': value, 't1w': 'acquired'}
+        for name, value in volumes.items()
+    ]
+    path.write_text(to_tsv(rows, ('index', 'name', 'volume-mm3', 't1w')))
+
+
+def test_measures_of_all_sessions(out):
+    for person, volume in enumerate([4000.0, 4100.0, 3900.0, 4050.0, 3950.0, 9000.0]):
+        names = {'Left-Hippocampus': volume, 'ctx-lh-insula': None if person else 7000.0}
+        names['EstimatedTotalIntraCranialVol'] = 1.5e6
+        measures(out, f'sub-{person:02d}/anat/sub-{person:02d}', **names)
+    written = {path.name for path in merge_group(out)}
+    assert written > {'group_aseg_volume.tsv', 'group_aparc_lh_volume.tsv'}
+    wide = read_tsv(out / 'group_aseg_volume.tsv')
+    assert list(wide[0])[:4] == ['participant', 'session', 't1w', 'Left-Hippocampus']
+    assert [row['Left-Hippocampus'] for row in wide][-1] == '9000.0'
+    assert wide[0]['EstimatedTotalIntraCranialVol'] == '1500000.0'
+    parcels = read_tsv(out / 'group_aparc_lh_volume.tsv')
+    assert [row['lh_insula_volume'] for row in parcels] == ['7000.0'] + ['n/a'] * 5
+    tidy = read_tsv(out / 'group_morphometry.tsv')
+    outliers = [row['participant'] for row in tidy if row['outlier'] == 'yes']
+    assert outliers == ['05']
+
+
+def test_few_sessions_have_no_outliers(out):
+    for person, volume in enumerate([1.0, 2.0, 90.0]):
+        measures(out, f'sub-{person:02d}/anat/sub-{person:02d}', CSF=volume)
+    merge_group(out)
+    assert {row['outlier'] for row in read_tsv(out / 'group_morphometry.tsv')} == {'n/a'}
+
+
+def test_tables_of_former_measures_go(out):
+    (out / 'group_aseg_volume.tsv').write_text('old\n')
+    merge_group(out)
+    assert not (out / 'group_aseg_volume.tsv').exists()

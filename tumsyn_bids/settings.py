@@ -7,6 +7,7 @@ from pathlib import Path
 
 MISSING_METADATA_POLICIES = ('error', 'warn', 'none')
 SKULL_STRIP_METHODS = ('ants', 'hd-bet', 'none')
+MORPHOMETRY_LEVELS = ('none', 'volumes')
 CLEAN_WORKDIR_POLICIES = ('never', 'on-success')
 
 
@@ -38,6 +39,10 @@ class Settings:
     device : str
         ``'auto'``, ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     skull_strip : {'ants', 'hd-bet', 'none'}
+    morphometry : {'none', 'volumes'}
+        What is measured of each session's T1w.
+    fs_subjects_dir : Path or None
+        Where files in the formats of FreeSurfer go; nowhere if not given.
     nprocs : int
         Processors that may be used at once, over all sessions.
     omp_nthreads : int
@@ -70,6 +75,8 @@ class Settings:
     model: str = 'embedded'
     device: str = 'auto'
     skull_strip: str = 'ants'
+    morphometry: str = 'none'
+    fs_subjects_dir: Path | None = None
     nprocs: int = 1
     omp_nthreads: int = 1
     mem_gb: float = 8.0
@@ -107,7 +114,7 @@ class Settings:
 
 
 _PATHS = ('bids_dir', 'output_dir', 'work_dir', 'bids_filter_file', 'bids_database_dir')
-_PATHS += ('targets_file', 'use_plugin')
+_PATHS += ('targets_file', 'use_plugin', 'fs_subjects_dir')
 
 
 def _toml():

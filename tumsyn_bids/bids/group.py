@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .files import write_text
+from .group_morphometry import MORPHOMETRY_TABLES, morphometry_tables, number
 from .status import COLUMNS, read_records, status_rows
 from .tables import read_tsv, to_tsv
 
@@ -58,8 +59,9 @@ def merge_group(output_dir: str | Path) -> list[Path]:
     """Merge the tables of all sessions of an output directory.
 
     Writes ``group_status.tsv`` (one row a session), ``group_synthesis.tsv`` (one row a synthetic
-    image), one table for each of :data:`SESSION_TABLES` of which a session table exists, and,
-    where files were damaged or incomplete, ``group_problems.tsv`` (file and problem). A damaged
+    image), one table for each of :data:`SESSION_TABLES` of which a session table exists, the
+    tables of :mod:`~tumsyn_bids.bids.group_morphometry` where sessions were measured, and, where
+    files were damaged or incomplete, ``group_problems.tsv`` (file and problem). A damaged
     file is left out and told; it never stops the merge.
 
     Parameters
@@ -90,6 +92,8 @@ def merge_group(output_dir: str | Path) -> list[Path]:
     merge.write('synthesis', _synthesis_rows(merge), SYNTHESIS_COLUMNS)
     for name, pattern in SESSION_TABLES.items():
         _merge_tables(merge, name, pattern)
+    for name, (rows, columns) in morphometry_tables(_morph_rows(merge)).items():
+        merge.write(name, rows, columns)
     _write_problems(merge)
     return merge.written
 
@@ -142,6 +146,23 @@ def _merge_tables(merge: _Merge, name: str, pattern: str) -> None:
         merge.write(name, rows, ('participant', 'session'))
     else:
         (merge.output_dir / f'group_{name}.tsv').unlink(missing_ok=True)
+
+
+def _morph_rows(merge: _Merge) -> list[dict]:
+    rows = []
+    for path in sorted(merge.output_dir.glob('sub-*/**/*_seg-aparcaseg_morph.tsv')):
+        try:
+            lines = read_tsv(path)
+            person = _person(path.relative_to(merge.output_dir))
+            rows += [
+                {**person, **line, 'volume-mm3': number(line['volume-mm3'])} for line in lines
+            ]
+        except (OSError, ValueError, KeyError) as error:
+            merge.report(path, f'no table of measures ({type(error).__name__}: {error})')
+    if not rows:
+        for name in MORPHOMETRY_TABLES:
+            (merge.output_dir / f'group_{name}.tsv').unlink(missing_ok=True)
+    return rows
 
 
 def _write_problems(merge: _Merge) -> None:

@@ -41,6 +41,7 @@ ENTITY_KEYS: dict[str, str] = {
     'to': 'to',
     'mode': 'mode',
     'space': 'space',
+    'segmentation': 'seg',
     'resolution': 'res',
     'desc': 'desc',
 }
@@ -48,7 +49,7 @@ ENTITY_KEYS: dict[str, str] = {
 DEFAULT_VOXEL_SIZE = (1.0, 1.0, 1.0)
 
 # The entities of a raw file that our outputs set themselves.
-_OWN_ENTITIES = {'from', 'to', 'mode', 'space', 'resolution', 'desc'}
+_OWN_ENTITIES = {'from', 'to', 'mode', 'space', 'segmentation', 'resolution', 'desc'}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class FigurePath:
 
     Attributes
     ----------
-    kind : {'mask', 'registration', 'synthesis', 'validation'}
+    kind : {'mask', 'registration', 'synthesis', 'validation', 'morphometry'}
     title : str
     path : Path
         Relative to the output directory.
@@ -230,6 +231,7 @@ def describe_labels(plans: list[SessionPlan]) -> dict[str, str]:
         'preproc': 'Acquired scan, bias-corrected, on the grid of the reference of its session',
         'brain': 'Brain of the reference of the session',
         'synth': 'SYNTHETIC image, computed from an acquired scan of another contrast',
+        'morphometry': 'Structures of the brain, outlined on the T1w that was measured',
         'validation': 'Agreement of synthetic with acquired images of the same contrast',
     }
     for plan in plans:

@@ -54,7 +54,23 @@ def check_settings(settings: Settings, *, dry_run: bool = False) -> None:
             field='--skull-strip',
             remedy="Install it with pip install 'tumsyn-bids[hdbet]', or use --skull-strip ants",
         )
+    _check_morphometry(settings, dry_run)
     check_device(settings.device)
+
+
+def _check_morphometry(settings: Settings, dry_run: bool) -> None:
+    if settings.fs_subjects_dir is None:
+        return
+    if settings.morphometry == 'none':
+        raise UsageError(
+            'has nothing to hold, since nothing is measured',
+            path=settings.fs_subjects_dir,
+            field='--fs-subjects-dir',
+            remedy='Add --morphometry volumes',
+        )
+    _check_apart(settings.bids_dir, settings.fs_subjects_dir, 'the subjects directory')
+    if not dry_run:
+        check_writable(settings.fs_subjects_dir, 'the subjects directory')
 
 
 def _check_folders(settings: Settings, dry_run: bool) -> None:

@@ -223,6 +223,20 @@ def _add_processing(group) -> None:
     )
     option(
         group,
+        '--morphometry',
+        choices=settings.MORPHOMETRY_LEVELS,
+        default='none',
+        help="volumes of brain structures from each session's T1w (default: none)",
+    )
+    option(
+        group,
+        '--fs-subjects-dir',
+        type=absolute_path,
+        metavar='DIR',
+        help='with --morphometry: also write a FreeSurfer subjects directory there',
+    )
+    option(
+        group,
         '--random-seed',
         type=whole_number(0),
         default=2025,

@@ -298,7 +298,13 @@ def unwritable(error: OSError) -> UsageError:
 
 def decisive(settings: Settings) -> dict:
     """Return the settings that change a session's outputs and are not in its plan."""
-    return {'skull_strip': settings.skull_strip, 'random_seed': settings.random_seed}
+    values = {'skull_strip': settings.skull_strip, 'random_seed': settings.random_seed}
+    if settings.morphometry != 'none':
+        values |= {
+            'morphometry': settings.morphometry,
+            'fs_subjects_dir': str(settings.fs_subjects_dir or ''),
+        }
+    return values
 
 
 def share(settings: Settings, n_sessions: int) -> tuple[int, int]:

@@ -28,6 +28,8 @@ _INTRODUCTIONS = {
     'alternate, and anatomy should stay where it is.',
     'synthesis': 'Each synthetic image below the scan that it was computed from. Compare the '
     'anatomy: folds, ventricles and lesions should be in the same place.',
+    'morphometry': 'Structures of the brain, coloured as in FreeSurfer. Cortex should follow the '
+    'folds, ventricles the dark CSF; the sizes below are estimates by registration of an atlas.',
     'validation': 'Contrasts that were acquired were synthesized as well, from another scan, and '
     'compared with the acquired image within the brain.',
 }
@@ -136,6 +138,7 @@ def _figure(item: Mapping, session: SessionContent, output_dir: Path, budget: _B
     figure = {
         'title': item.get('title', ''),
         'caption': item.get('caption', ''),
+        'table': item.get('table') or [],
         'svg': None,
         'link': None,
         'reason': item.get('reason') or '',

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
+from ..bids.morphometry import measured_image
 from ..interfaces.derivatives import (
     Summarize,
     WriteMask,
@@ -16,9 +17,11 @@ from ..interfaces.derivatives import (
     WriteTransform,
 )
 from ..interfaces.figures import DrawMask, DrawRegistration, DrawSynthetic, DrawValidation
+from ..interfaces.morphometry import DrawMorphometry, WriteMorphometry
 from ..plan import SessionPlan
 from ..settings import Settings
 from .anatomy import init_brain_wf, init_coreg_wf, init_preproc_wf
+from .morphometry import init_morphometry_wf
 from .outputs import join, pick, write_node
 from .synthesis import init_score_wf, init_synthesis_wf
 
@@ -68,6 +71,7 @@ def init_session_wf(
     session.add_coregistrations()
     session.add_syntheses(model_sha256)
     session.add_scores()
+    session.add_morphometry()
     session.add_figures()
     session.add_summary()
     return workflow
@@ -95,6 +99,7 @@ class _Session:
         self.written: list[tuple] = []
         self.scored: list[tuple] = []
         self.drawn: list[tuple] = []
+        self.doubting: list[Workflow] = []
         self.sources = _tasks_by_source(plan)
 
     def add_scans(self) -> None:
@@ -208,6 +213,41 @@ class _Session:
         write.inputs.tasks = validated
         join(self.workflow, self.scored, write, 'scores')
 
+    def add_morphometry(self) -> None:
+        measured = measured_image(self.plan)
+        if self.settings.morphometry == 'none' or measured is None:
+            return
+        morphometry = init_morphometry_wf(
+            seed=self.settings.random_seed, n_threads=self.settings.omp_nthreads
+        )
+        morphometry.inputs.inputnode.scan = measured.scan
+        write = self._writer(WriteMorphometry, 'write_morphometry', 'out_files', measured.scan)
+        if self.settings.fs_subjects_dir:
+            write.inputs.subjects_dir = str(self.settings.fs_subjects_dir)
+        draw = self._drawer(DrawMorphometry, 'draw_morphometry', measured.scan)
+        source, image = self._aligned(measured.scan)
+        if measured.task is not None:
+            position = self.sources[measured.scan].index(measured.task)
+            source = self.synthesis[measured.scan]
+            image = ('outputnode.synthetic', pick, position)
+        self.workflow.connect([
+            (source, morphometry, [(image, 'inputnode.t1w')]),
+            (source, write, [(image, 'in_file')]),
+            (self.brain, morphometry, [('outputnode.mask', 'inputnode.mask')]),
+            (morphometry, write, [
+                ('outputnode.labels', 'labels_file'),
+                ('outputnode.brain', 'brain_file'),
+                ('outputnode.measures', 'measures_file'),
+                ('outputnode.warnings', 'warnings'),
+            ]),
+            (morphometry, draw, [
+                ('outputnode.labels', 'labels_file'),
+                ('outputnode.brain', 'brain_file'),
+                ('outputnode.measures', 'measures_file'),
+            ]),
+        ])  # fmt: skip
+        self.doubting.append(morphometry)
+
     def add_figures(self) -> None:
         self._draw_anatomy()
         for source, indices in self.sources.items():
@@ -260,7 +300,7 @@ class _Session:
         join(self.workflow, findings, summarize, 'findings')
         warnings = [(synthesis, 'outputnode.warnings') for synthesis in syntheses]
         join(self.workflow, warnings, summarize, 'model_warnings')
-        doubts = [(part, 'outputnode.warnings') for part in (self.brain, *self.coreg.values())]
+        doubts = [(part, 'outputnode.warnings') for part in self._doubtful()]
         join(self.workflow, doubts, summarize, 'doubts')
         if syntheses:
             self.workflow.connect(syntheses[0], 'outputnode.model', summarize, 'model')
@@ -280,6 +320,9 @@ class _Session:
         if path in self.coreg:
             return self.coreg[path], 'outputnode.resampled'
         return self.preproc[path], 'outputnode.corrected'
+
+    def _doubtful(self) -> list:
+        return [self.brain, *self.coreg.values(), *self.doubting]
 
     def _validated(self) -> list[int]:
         return [i for i, task in enumerate(self.plan.tasks) if task.purpose == 'validate']

@@ -1,0 +1,207 @@
+"""Labels, their refinement by tissue, and volumes, against boxes and spheres of known size."""
+
+from __future__ import annotations
+
+import math
+
+import nibabel as nb
+import numpy as np
+import pytest
+
+from tumsyn_bids.anatomy.antsreg import Stage
+from tumsyn_bids.errors import ScanError
+from tumsyn_bids.grids import Grid, resample
+from tumsyn_bids.morphometry import labels as room
+from tumsyn_bids.morphometry import segmentation as room_of_segmentation
+from tumsyn_bids.morphometry.refinement import Tissues, refine
+from tumsyn_bids.morphometry.segmentation import Segmentation, segment_brain, working_image
+from tumsyn_bids.morphometry.tables import morph_rows, to_record
+from tumsyn_bids.morphometry.volumes import (
+    brain_volumes,
+    doubts,
+    measure_structures,
+    soft_volumes,
+)
+
+
+def hard(gm, wm, csf):
+    return Tissues(*(np.asarray(item, np.float32) for item in (gm, wm, csf)))
+
+
+@pytest.fixture
+def sphere():
+    """Return a ventricle, white matter and cortex in shells, with partial voxels."""
+    size, zoom = 60, 1.0
+    axes = np.indices((size,) * 3) - (size - 1) / 2
+    radius = np.sqrt((axes**2).sum(axis=0))
+
+    def ball(r):
+        return np.clip(r - radius + 0.5, 0, 1)
+
+    csf, white, whole = ball(8), ball(20) - ball(8), ball(24)
+    tissues = hard(whole - ball(20), white, csf + ball(26) - whole)
+    numbers = np.zeros(radius.shape, np.int32)
+    numbers[radius < 24] = 1035
+    numbers[radius < 20] = 2
+    numbers[radius < 8] = 4
+    return numbers, tissues, radius < 26, zoom
+
+
+def volume(outer, inner=0.0):
+    return 4 / 3 * math.pi * (outer**3 - inner**3)
+
+
+class TestLabels:
+    def test_are_those_of_freesurfer(self):
+        found = room.structures()
+        assert found[17].name == 'Left-Hippocampus'
+        assert found[2035].name == 'ctx-rh-insula'
+        assert (found[17].hemisphere, found[2035].hemisphere, found[16].hemisphere) == (
+            'lh',
+            'rh',
+            '',
+        )
+        assert found[4].tissue == 'CSF'
+        assert found[1035].tissue == 'GM'
+
+    def test_both_sides_have_the_same_parcels(self):
+        names = {side: set() for side in ('lh', 'rh')}
+        for item in room.structures().values():
+            if item.is_cortex:
+                names[item.hemisphere].add(item.parcel)
+        assert names['lh'] == names['rh']
+        assert len(names['lh']) == 34
+
+    def test_lesions_and_vessels_of_the_atlas_are_left_out(self):
+        assert not {30, 62, 77, 80} & set(room.structures())
+
+
+class TestRefinement:
+    def test_cortex_follows_the_grey_matter(self, sphere):
+        numbers, tissues, inside, zoom = sphere
+        shifted = np.roll(numbers, 2, axis=0)
+        before = np.mean((shifted == 1035) == (numbers == 1035))
+        found = refine(shifted, tissues, inside, (zoom,) * 3)
+        overlap = 2 * ((found == 1035) & (numbers == 1035)).sum()
+        dice = overlap / ((found == 1035).sum() + (numbers == 1035).sum())
+        assert dice > 0.97
+        assert np.mean((found == 1035) == (numbers == 1035)) > before
+
+    def test_ventricle_takes_up_csf_and_gives_up_white_matter(self, sphere):
+        numbers, tissues, inside, zoom = sphere
+        atlas = np.where(numbers == 4, 2, numbers)
+        atlas[22:36, 25:35, 25:35] = 4
+        found = refine(atlas, tissues, inside, (zoom,) * 3)
+        truth = numbers == 4
+        dice = 2 * ((found == 4) & truth).sum() / ((found == 4).sum() + truth.sum())
+        assert dice > 0.95
+
+    def test_nothing_lies_outside_of_the_brain(self, sphere):
+        numbers, tissues, inside, zoom = sphere
+        inside = inside & (np.indices(inside.shape)[0] > 30)
+        assert not refine(numbers, tissues, inside, (zoom,) * 3)[~inside].any()
+
+
+class TestVolumes:
+    def test_partial_voxels_count_in_part(self, sphere):
+        numbers, tissues, _, zoom = sphere
+        found = soft_volumes(numbers, tissues, (zoom,) * 3)
+        assert found[1035] == pytest.approx(volume(24, 20), rel=0.02)
+        assert found[2] == pytest.approx(volume(20, 8), rel=0.02)
+        assert found[4] == pytest.approx(volume(8), rel=0.02)
+
+    def test_voxel_size_counts(self, sphere):
+        numbers, tissues, _, _ = sphere
+        one, two = (soft_volumes(numbers, tissues, (zoom,) * 3) for zoom in (1.0, 2.0))
+        assert two[1035] == pytest.approx(8 * one[1035])
+
+    def test_what_is_missing_is_unknown_and_flagged(self, sphere):
+        found = segmentation(*sphere)
+        measures = measure_structures(found)
+        hippocampus = next(item for item in measures if item.structure.number == 17)
+        assert math.isnan(hippocampus.volume_mm3)
+        rows = {row['name']: row for row in morph_rows(to_record(measures, {}, np.eye(4)))}
+        assert rows['Left-Hippocampus']['volume-mm3'] is None
+        assert rows['Left-Hippocampus']['voxels'] is None
+        assert any('Left-Hippocampus' in note for note in doubts(measures, 1.5e6))
+
+    def test_parts_add_up(self, sphere):
+        found = segmentation(*sphere)
+        parts = brain_volumes(found, measure_structures(found))
+        assert parts['BrainSeg'] == pytest.approx(volume(24), rel=0.02)
+        assert parts['BrainSeg'] - parts['BrainSegNotVent'] == pytest.approx(volume(8), rel=0.02)
+        assert parts['lhCortex'] == pytest.approx(parts['Cortex'])
+        assert parts['BrainSegVol-to-eTIV'] == pytest.approx(parts['BrainSeg'] / 1.5e6)
+
+    def test_implausible_size_is_flagged(self):
+        numbers = np.zeros((20, 20, 20), np.int32)
+        numbers[:4, :4, :4] = 10
+        tissues = hard(numbers == 10, numbers * 0, numbers * 0)
+        measures = measure_structures(segmentation(numbers, tissues, numbers > 0, 1.0))
+        thalamus = next(item for item in measures if item.structure.number == 10)
+        assert thalamus.volume_mm3 == pytest.approx(64)
+        assert 'implausible' in thalamus.flag
+
+
+def segmentation(numbers, tissues, inside, zoom):
+    grid = Grid(numbers.shape, np.diag([zoom, zoom, zoom, 1.0]))
+    brain = np.where(inside, 100, 0).astype(np.float32)
+    return Segmentation(numbers, tissues, brain, inside, grid, np.eye(4), 1.5e6)
+
+
+def test_an_empty_mask_is_refused():
+    img = nb.Nifti1Image(np.ones((8, 8, 8), np.float32), np.eye(4))
+    empty = nb.Nifti1Image(np.zeros((8, 8, 8), np.uint8), np.eye(4))
+    with pytest.raises(ScanError, match='empty'):
+        working_image(img, empty)
+
+
+def test_working_image_keeps_the_place_of_the_brain():
+    data = np.zeros((20, 30, 10), np.float32)
+    data[5:15, 8:20, 3:7] = 50
+    affine = np.diag([-1.0, 1.0, 3.0, 1.0])
+    img = nb.Nifti1Image(data, affine)
+    brain, inside, grid = working_image(img, nb.Nifti1Image((data > 0).astype(np.uint8), affine))
+    assert np.allclose(grid.zooms, 1)
+    assert nb.aff2axcodes(grid.affine) == ('R', 'A', 'S')
+    expected = nb.affines.apply_affine(affine, np.argwhere(data > 0).mean(axis=0))
+    found = nb.affines.apply_affine(grid.affine, np.argwhere(inside).mean(axis=0))
+    assert np.allclose(found, expected, atol=0.6)
+    assert brain[~inside].max() == 0
+
+
+@pytest.fixture
+def coarse(monkeypatch):
+    """Let brains be segmented on 3 mm, in seconds."""
+    monkeypatch.setattr(room_of_segmentation, 'ZOOM_MM', 3.0)
+    stages = (
+        Stage('Affine[0.1]', (40, 20), (2, 1), (1, 0)),
+        Stage('SyN[0.2,3,0]', (10, 5), (2, 1), (1, 0), metric='CC', metric_parameter=2),
+    )
+    monkeypatch.setattr(room_of_segmentation, '_STAGES', stages)
+
+
+@pytest.mark.slow
+def test_structures_of_a_brain_in_another_pose(coarse):
+    """The atlas's own brain, tilted by 10 degrees, moved and scaled, keeps its structures."""
+    average = nb.load(room.template_file())
+    tilt = np.deg2rad(10)
+    world = np.eye(4)
+    world[1:3, 1:3] = [[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]]
+    world[:3, :3] *= 1.06
+    world[:3, 3] = 4, -7, 9
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    affine[:3, 3] = -84, -110, -82
+    grid = Grid((56, 72, 58), affine)
+    data = resample(average, grid, world=world)
+    mask = nb.Nifti1Image((data > 5).astype(np.uint8), affine)
+    found = segment_brain(nb.Nifti1Image(data, affine), mask, seed=3, threads=1)
+    truth = resample(nb.load(room.atlas_file()), found.grid, world=world, order=0)
+    for number in (10, 49, 16, 12, 51):
+        mine, real = found.labels == number, truth == number
+        assert 2 * (mine & real).sum() / (mine.sum() + real.sum()) > 0.75, number
+    parts = brain_volumes(found, measure_structures(found))
+    expected = (np.asarray(average.dataobj) > 0).sum() / 1.06**3
+    assert parts['EstimatedTotalIntraCranialVol'] == pytest.approx(expected, rel=0.05)
+    cortex = ((truth > 1000) & (truth < 3000)).sum() * 27
+    assert parts['Cortex'] == pytest.approx(cortex, rel=0.25)

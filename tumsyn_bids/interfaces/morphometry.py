@@ -1,0 +1,155 @@
+"""Steps that measure a brain, write what was measured and draw it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nb
+from nipype.interfaces.base import File, TraitedSpec, traits
+
+from ..errors import ScanError
+from .base import Step, StepInputSpec, optional, save
+from .derivatives import Write, WriteInputSpec
+from .figures import Draw
+
+
+class MeasureInputSpec(StepInputSpec):
+    """Inputs of :class:`MeasureBrain`."""
+
+    in_file = File(exists=True, mandatory=True, desc='T1w, acquired or synthetic')
+    mask_file = File(exists=True, mandatory=True, desc='brain mask in the same world space')
+    seed = traits.Int(1, usedefault=True, desc="of ITK's random numbers")
+
+
+class MeasureOutputSpec(TraitedSpec):
+    """Outputs of :class:`MeasureBrain`."""
+
+    labels_file = File(exists=True, desc="FreeSurfer's numbers, 1 mm")
+    brain_file = File(exists=True, desc='the T1w inside the mask, same grid')
+    measures_file = File(exists=True, desc='rows, parts of the brain and the affine, JSON')
+    warnings = traits.List(traits.Str(), desc='structures that should not be trusted')
+
+
+class MeasureBrain(Step):
+    """Segment the structures of a brain and measure their volumes."""
+
+    input_spec = MeasureInputSpec
+    output_spec = MeasureOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..morphometry.segmentation import segment_brain, unsegmented
+        from ..morphometry.tables import to_record
+        from ..morphometry.volumes import brain_volumes, doubts, measure_structures
+
+        images = nb.load(self.inputs.in_file), nb.load(self.inputs.mask_file)
+        failures = []
+        try:
+            found = segment_brain(*images, seed=self.inputs.seed)
+        except ScanError as error:
+            # The rest of the session is delivered: all measures are unknown, and it is told.
+            found, failures = unsegmented(*images), [f'nothing was measured: {error}']
+        measures = measure_structures(found)
+        parts = brain_volumes(found, measures)
+        notes = failures or doubts(measures, found.intracranial_mm3)
+        measures_file = folder / 'measures.json'
+        measures_file.write_text(json.dumps(to_record(measures, parts, found.affine)))
+        affine = found.grid.affine
+        return {
+            'labels_file': save(found.labels, affine, folder / 'labels.nii'),
+            'brain_file': save(found.brain, affine, folder / 'brain.nii'),
+            'measures_file': str(measures_file),
+            'warnings': [f'morphometry: {note}' for note in notes],
+        }
+
+
+class WriteMorphometryInputSpec(WriteInputSpec):
+    """Inputs of :class:`WriteMorphometry`."""
+
+    in_file = File(exists=True, mandatory=True, desc='the T1w that was measured')
+    labels_file = File(exists=True, mandatory=True, desc='label image')
+    brain_file = File(exists=True, mandatory=True, desc='brain on its grid')
+    measures_file = File(exists=True, mandatory=True, desc='measures, JSON')
+    warnings = traits.List(traits.Str(), desc='structures that should not be trusted')
+    subjects_dir = traits.Str(desc='where files in formats of FreeSurfer go')
+
+
+class WriteMorphometryOutputSpec(TraitedSpec):
+    """Outputs of :class:`WriteMorphometry`."""
+
+    out_files = traits.List(File(exists=True), desc='the outputs')
+
+
+class WriteMorphometry(Write):
+    """Write labels and tables of a session, and its folder in a FreeSurfer subjects directory."""
+
+    input_spec = WriteMorphometryInputSpec
+    output_spec = WriteMorphometryOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..bids.morphometry import measured_image, save_labels, save_measures
+        from ..morphometry.tables import label_rows, morph_rows
+
+        plan, measured = self.plan, measured_image(self.plan)
+        record = json.loads(Path(self.inputs.measures_file).read_text())
+        labels = nb.load(self.inputs.labels_file)
+        places = {'bids_dir': self.inputs.bids_dir, 'output_dir': self.inputs.output_dir}
+        written = save_labels(labels, label_rows(), plan, measured, **places)
+        warnings = optional(self.inputs.warnings) or ()
+        rows = morph_rows(record)
+        written.append(save_measures(rows, plan, measured, **places, warnings=warnings))
+        subjects_dir = optional(self.inputs.subjects_dir)
+        measured_at_all = record['brain']['EstimatedTotalIntraCranialVol'] is not None
+        if subjects_dir and measured_at_all:
+            self._write_freesurfer(Path(subjects_dir), labels, record, measured.origin)
+        return {'out_files': [str(path) for path in written]}
+
+    def _write_freesurfer(self, subjects_dir: Path, labels, record: dict, origin: str) -> None:
+        from ..morphometry.freesurfer import write_subject
+
+        write_subject(
+            subjects_dir,
+            self.plan.label,
+            t1w=nb.load(self.inputs.in_file),
+            brain=nb.load(self.inputs.brain_file),
+            labels=labels,
+            record=record,
+            origin=origin,
+        )
+
+
+class DrawMorphometryInputSpec(WriteInputSpec):
+    """Inputs of :class:`DrawMorphometry`."""
+
+    brain_file = File(exists=True, mandatory=True, desc='brain on the grid of the labels')
+    labels_file = File(exists=True, mandatory=True, desc='label image')
+    measures_file = File(exists=True, mandatory=True, desc='measures, JSON')
+
+
+class DrawMorphometry(Draw):
+    """Draw the structures over the brain, with the table of their volumes."""
+
+    input_spec = DrawMorphometryInputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..bids.morphometry import measured_image, morphometry_paths
+        from ..morphometry.labels import colours
+        from ..morphometry.tables import report_rows
+        from ..reports.labels import plot_labels
+
+        place, origin = morphometry_paths(self.plan).figure, measured_image(self.plan).origin
+        images = nb.load(self.inputs.brain_file), nb.load(self.inputs.labels_file)
+        record = json.loads(Path(self.inputs.measures_file).read_text())
+
+        def plot(out: Path) -> None:
+            plot_labels(
+                *images,
+                out,
+                colours=colours(),
+                synthetic=origin == 'synthetic',
+                note=f'measured on the {origin} T1w',
+            )
+
+        caption = f'Volumes in ml, measured on the {origin} T1w'
+        entry = self._draw(place, plot, caption)
+        return {'figures': [{**entry, 'table': report_rows(record)}]}

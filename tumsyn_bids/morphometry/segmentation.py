@@ -1,0 +1,226 @@
+"""Which structure each voxel of a brain belongs to: the embedded atlas, deformed onto the brain.
+
+The average brain of the atlas is registered to a T1w image (affine, then SyN with
+cross-correlation; Avants et al., 2008), its labels are carried over, and what the image itself
+shows is then heard: cortex ends where grey matter ends, ventricles are where CSF is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import nibabel as nb
+import numpy as np
+
+from ..anatomy.antsreg import Stage, limit_threads, register_stages
+from ..anatomy.conversion import array_to_ants
+from ..anatomy.intensity import carried_mask
+from ..errors import ScanError
+from ..grids import Grid, resample
+from .labels import PERSONAL, atlas_file, structures, template_file
+from .refinement import Tissues, refine
+
+#: Voxel size (mm) on which brains are segmented, whatever that of the scan.
+ZOOM_MM = 1.0
+_MARGIN_MM = 6
+_STAGES = (
+    Stage('Affine[0.1]', (100, 60, 30), (6, 4, 2), (3, 2, 1), sampling=0.25),
+    Stage('SyN[0.2,3,0]', (60, 40, 12), (6, 4, 2), (3, 2, 1), metric='CC', metric_parameter=2),
+)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A segmented brain.
+
+    Attributes
+    ----------
+    labels : ndarray of int32
+        FreeSurfer's numbers; 0 outside of all structures.
+    tissues : Tissues
+        Probabilities on the same grid.
+    brain : ndarray of float32
+        The T1w image inside the mask, on the same grid.
+    mask : ndarray of bool
+        The brain mask.
+    grid : Grid
+        1 mm, stored RAS+, cropped to the brain.
+    affine : ndarray, shape (4, 4)
+        World coordinates of the atlas (MNI152NLin2009cAsym) to those of the brain.
+    intracranial_mm3 : float
+        Volume of the average's brain mask, scaled by ``affine``.
+    """
+
+    labels: np.ndarray
+    tissues: Tissues
+    brain: np.ndarray
+    mask: np.ndarray
+    grid: Grid
+    affine: np.ndarray
+    intracranial_mm3: float
+
+    @property
+    def img(self) -> nb.Nifti1Image:
+        """The labels as an image."""
+        return nb.Nifti1Image(self.labels.astype(np.int32), self.grid.affine)
+
+
+#: What segments a brain. Another route (a learned one) is a function like this.
+Segmenter = Callable[..., Segmentation]
+
+
+def segment_brain(
+    t1w: nb.spatialimages.SpatialImage,
+    mask: nb.spatialimages.SpatialImage,
+    *,
+    seed: int = 1,
+    threads: int | None = None,
+) -> Segmentation:
+    """Label the structures of a brain by registration of the embedded atlas.
+
+    Parameters
+    ----------
+    t1w : SpatialImage
+        3D, bias-corrected, acquired or synthetic; any voxel size.
+    mask : SpatialImage
+        Brain mask in the same world space; grids may differ.
+    seed, threads : int
+        Of ITK.
+
+    Raises
+    ------
+    ScanError
+        If the mask is empty or the registration fails.
+    """
+    limit_threads(threads)
+    brain, inside, grid = working_image(t1w, mask)
+    tissues = segment_tissues(brain, inside, grid)
+    labels, affine, volume = _carried_labels(brain, grid, seed)
+    return Segmentation(
+        refine(labels, tissues, inside, grid.zooms), tissues, brain, inside, grid, affine, volume
+    )
+
+
+def unsegmented(
+    t1w: nb.spatialimages.SpatialImage, mask: nb.spatialimages.SpatialImage
+) -> Segmentation:
+    """Return what is known of a brain that could not be segmented: no structure, no size."""
+    grid = Grid.of(t1w).canonical().with_zooms((ZOOM_MM,) * 3)
+    inside = carried_mask(mask, grid)
+    nothing = np.zeros(grid.shape, np.float32)
+    return Segmentation(
+        nothing.astype(np.int32),
+        Tissues(nothing, nothing, nothing),
+        np.maximum(resample(t1w, grid), 0) * inside,
+        inside,
+        grid,
+        np.eye(4),
+        math.nan,
+    )
+
+
+def working_image(
+    t1w: nb.spatialimages.SpatialImage, mask: nb.spatialimages.SpatialImage
+) -> tuple[np.ndarray, np.ndarray, Grid]:
+    """Return the brain, its mask and the grid: isotropic, stored RAS+, cropped to the brain."""
+    grid = Grid.of(t1w).canonical().with_zooms((ZOOM_MM,) * 3)
+    inside = carried_mask(mask, grid)
+    places = np.argwhere(inside)
+    if len(places) == 0:
+        raise ScanError('the brain mask is empty', remedy='Look at the scan and at its mask')
+    margin = round(_MARGIN_MM / ZOOM_MM)
+    start = places.min(axis=0) - margin
+    grid = grid.cropped(start, places.max(axis=0) + margin + 1 - start)
+    inside = carried_mask(mask, grid)
+    return np.maximum(resample(t1w, grid), 0) * inside, inside, grid
+
+
+def segment_tissues(brain: np.ndarray, inside: np.ndarray, grid: Grid) -> Tissues:
+    """Return the tissue probabilities of a T1w brain (Atropos; Avants et al., 2011).
+
+    Three classes from k-means with a Markov random field, in the order of their brightness.
+
+    Raises
+    ------
+    ScanError
+        If the image has no three classes.
+    """
+    import ants
+
+    image = array_to_ants(brain, grid)
+    region = array_to_ants(inside, grid)
+    try:
+        found = ants.atropos(
+            a=image, x=region, i='kmeans[3]', m='[0.1,1x1x1]', c='[5,0]', priorweight=0
+        )
+        classes = [item.numpy() for item in found['probabilityimages']]
+    except (RuntimeError, OSError, ValueError) as error:
+        raise ScanError(
+            'Atropos found no three tissues', remedy='Check that the image is a T1w brain'
+        ) from error
+    means = [float((brain * share).sum() / max(share.sum(), 1e-6)) for share in classes]
+    csf, gm, wm = (classes[index] for index in np.argsort(means))
+    return Tissues(gm=gm, wm=wm, csf=csf)
+
+
+def _carried_labels(
+    brain: np.ndarray, grid: Grid, seed: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Register the atlas; return its labels on the grid, the affine and the scaled volume."""
+    import ants
+
+    average, average_grid, volume = _average()
+    moving = array_to_ants(brain, grid)
+    fixed = array_to_ants(average, average_grid)
+    start = _centres(average, average_grid, brain, grid)
+
+    def carried_back(files: list[str], inverted: list[bool]) -> np.ndarray:
+        labels = array_to_ants(_atlas_labels(average_grid), average_grid)
+        return ants.apply_transforms(
+            moving, labels, files, interpolator='genericLabel', whichtoinvert=inverted
+        ).numpy()
+
+    affine, labels = register_stages(
+        fixed, moving, _STAGES, start=start, seed=seed, inverse=carried_back
+    )
+    scale = abs(float(np.linalg.det(affine[:3, :3])))
+    return np.rint(labels).astype(np.int32), affine, volume * scale
+
+
+def _average() -> tuple[np.ndarray, Grid, float]:
+    """Return the average brain, its grid and its volume in mm³."""
+    img = nb.load(template_file())
+    data = np.asarray(img.dataobj, dtype=np.float32)
+    places = np.argwhere(data > 0)
+    start = places.min(axis=0) - 6
+    grid = Grid.of(img).cropped(start, places.max(axis=0) + 7 - start)
+    grid = grid.with_zooms((ZOOM_MM,) * 3)
+    volume = float((data > 0).sum() * Grid.of(img).zooms.prod())
+    return resample(img, grid), grid, volume
+
+
+def _atlas_labels(grid: Grid) -> np.ndarray:
+    """Return the atlas on the average's grid, without what is one person's."""
+    img = nb.load(atlas_file())
+    labels = np.rint(resample(img, grid, order=0)).astype(np.int32)
+    left = np.arange(grid.shape[0])[:, None, None] * grid.affine[0, 0] + grid.affine[0, 3] < 0
+    white = np.broadcast_to(np.where(left, 2, 41), labels.shape)
+    for number in PERSONAL:
+        labels = np.where(labels == number, white, labels)
+    labels[~np.isin(labels, list(structures()))] = 0
+    return labels
+
+
+def _centres(fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid):
+    """Return the shift that lays one centre of gravity on the other."""
+    from scipy.ndimage import center_of_mass
+
+    centres = [
+        nb.affines.apply_affine(grid.affine, center_of_mass(data > 0))
+        for data, grid in ((fixed, fixed_grid), (moving, moving_grid))
+    ]
+    start = np.eye(4)
+    start[:3, 3] = centres[1] - centres[0]
+    return start
