@@ -133,13 +133,20 @@ def dataset_description(bids_dir: Path, *, version: str) -> dict:
 
 
 def _write_descriptions(path: Path, descriptions: Mapping[str, str]) -> None:
-    ours = {f'desc-{label}': ' '.join(text.split()) for label, text in descriptions.items()}
-    # Another process may replace the file between our reading and our writing, so look again.
-    for _ in range(20):
+    """Add rows to a table that other processes may be adding theirs to.
+
+    Each row is first put down in a file of its own, which nobody else replaces. Whoever then
+    writes the table looks at all of these again afterwards, so the last writer misses none.
+    """
+    single = path.parent / 'logs' / 'descriptions'
+    for label, text in descriptions.items():
+        write_text(single / f'desc-{label}.txt', ' '.join(text.split()) + '\n')
+    while True:
+        found = {file.stem: file.read_text('utf-8').strip() for file in single.glob('desc-*.txt')}
         known = _known_descriptions(path)
-        if ours.items() <= known.items():
+        rows = {**known, **found}
+        if rows == known:
             return
-        rows = {**known, **ours}
         ordered = [{'desc_id': key, 'description': rows[key]} for key in sorted(rows)]
         write_text(path, to_tsv(ordered))
 
