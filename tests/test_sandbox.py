@@ -51,6 +51,13 @@ def test_dry_run_without_anything_writable(folder):
     assert sorted(folder.rglob('*')) == before
 
 
+def test_dry_run_of_a_user_without_name_and_home(folder):
+    """As ``docker run --user 12345`` with an empty environment."""
+    nobody = ['--uid', '12345', '--gid', '12345', '--unsetenv', 'HOME']
+    done = sandboxed(folder, *arguments(folder, '--dry-run'), mounts=nobody, expect=0)
+    assert 'prompt    Age:' in done.stdout
+
+
 def test_read_only_output_is_refused_at_once(folder):
     (folder / 'out').mkdir()
     done = sandboxed(folder, *arguments(folder), mounts=writable(folder / 'work'), expect=2)

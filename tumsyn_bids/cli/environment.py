@@ -6,6 +6,18 @@ import os
 from pathlib import Path
 
 
+def ensure_home() -> None:
+    """Give a user whom the system does not know a home in name, for libraries that ask for it.
+
+    A container that is run under any user id, without an environment, has none, and pybids stops
+    when it asks for one while it is being imported. Nothing is written there.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ['HOME'] = '/nonexistent'
+
+
 def prepare_environment(work_dir: Path) -> None:
     """Keep libraries from writing to the home directory and from calling home.
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from ..errors import TumsynError
 from . import parser
+from .environment import ensure_home
 from .progress import complain
 
 EXIT_INTERNAL = 70
@@ -23,6 +24,7 @@ def main(argv=None) -> int:
 
 def guarded(prog: str, run, argv) -> int:
     """Call ``run(argv)`` and turn what it raises into one line and an exit code."""
+    ensure_home()
     try:
         with _termination_as_interrupt():
             return run(argv)
