@@ -130,7 +130,7 @@ def test_wrong_use_is_explained(repository, cluster):
 
 def test_recipes_are_sound(repository):
     scripts = sorted((repository / 'workflows' / 'slurm').glob('*.sh'))
-    assert len(scripts) == 5
+    assert {'submit.sh', 'group.sh', 'train.sh'} < {script.name for script in scripts}
     for script in scripts:
         subprocess.run(['bash', '-n', script], check=True)
     if shutil.which('shellcheck') is None:

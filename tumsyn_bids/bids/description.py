@@ -140,9 +140,10 @@ def _write_descriptions(path: Path, descriptions: Mapping[str, str]) -> None:
     """
     single = path.parent / 'logs' / 'descriptions'
     for label, text in descriptions.items():
-        write_text(single / f'desc-{label}.txt', ' '.join(text.split()) + '\n')
+        write_text(single / f'{label}.txt', ' '.join(text.split()) + '\n')
     while True:
-        found = {file.stem: file.read_text('utf-8').strip() for file in single.glob('desc-*.txt')}
+        files = sorted(single.glob('[!.]*.txt'))
+        found = {f'desc-{file.stem}': file.read_text('utf-8').strip() for file in files}
         known = _known_descriptions(path)
         rows = {**known, **found}
         if rows == known:
