@@ -28,7 +28,13 @@ from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.grids import Grid
 from tumsyn_bids.prompt import render_prompt
 from tumsyn_bids.protocols import default_protocol
-from tumsyn_bids.simulation.generator import TISSUE_NAMES, Subject, load_tissue_volume, render
+from tumsyn_bids.simulation.generator import (
+    OUTSIDE_BRAIN,
+    TISSUE_NAMES,
+    Subject,
+    load_tissue_volume,
+    render,
+)
 from tumsyn_bids.synthesis.synthesizer import Synthesizer
 
 TISSUES = ('white_matter', 'cortex', 'caudate', 'putamen', 'thalamus', 'csf')
@@ -91,10 +97,8 @@ def middle_slab(labelmap: Path, thickness: int) -> Subject:
     slab = (slice(None), slice(None), slice(first, first + thickness))
     tissue, n_tissues = volume.tissue[slab], len(TISSUE_NAMES)
     keys = ('t1', 't2', 't2star', 'pd')
-    outside = ('air', 'eye', 'fat', 'muscle', 'skin', 'mucosa', 'bone', 'marrow', 'optic_nerve')
-    mask = (volume.distance[slab] <= 3) & ~np.isin(
-        tissue, [TISSUE_NAMES.index(n) for n in outside]
-    )
+    outside = [TISSUE_NAMES.index(name) for name in OUTSIDE_BRAIN]
+    mask = (volume.distance[slab] <= 3) & ~np.isin(tissue, outside)
     fractions = np.bincount(tissue[mask], minlength=n_tissues) / mask.sum()
     return Subject(
         tissue,

@@ -61,6 +61,20 @@ class Grid:
         affine[:3, 3] = (self.affine @ np.append(np.asarray(start, dtype=float), 1))[:3]
         return Grid(tuple(int(n) for n in shape), affine)
 
+    def around(self, inside: np.ndarray, margin: int) -> Grid:
+        """Return the part of the grid that holds some of its voxels.
+
+        Parameters
+        ----------
+        inside : ndarray of bool, shape ``self.shape``
+            At least one voxel.
+        margin : int
+            Voxels beyond them on each side; these may lie outside of the grid.
+        """
+        places = np.argwhere(inside)
+        start = places.min(axis=0) - margin
+        return self.cropped(start, places.max(axis=0) + margin + 1 - start)
+
     def canonical(self) -> Grid:
         """Return the same voxels stored closest to RAS+ (axes permuted and flipped only)."""
         ornt = nb.io_orientation(self.affine)

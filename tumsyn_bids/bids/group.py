@@ -49,6 +49,10 @@ class _Merge:
         path = self.output_dir / f'group_{name}.tsv'
         self.written.append(write_text(path, to_tsv(rows, columns)))
 
+    def drop(self, name: str) -> None:
+        """Remove a table of an earlier merge of which nothing is left."""
+        (self.output_dir / f'group_{name}.tsv').unlink(missing_ok=True)
+
     def report(self, path: Path, problem: object) -> None:
         name = path.relative_to(self.output_dir).as_posix()
         self.problems[name] = str(problem)
@@ -145,7 +149,7 @@ def _merge_tables(merge: _Merge, name: str, pattern: str) -> None:
     if found:
         merge.write(name, rows, ('participant', 'session'))
     else:
-        (merge.output_dir / f'group_{name}.tsv').unlink(missing_ok=True)
+        merge.drop(name)
 
 
 def _morph_rows(merge: _Merge) -> list[dict]:
@@ -161,17 +165,16 @@ def _morph_rows(merge: _Merge) -> list[dict]:
             merge.report(path, f'no table of measures ({type(error).__name__}: {error})')
     if not rows:
         for name in MORPHOMETRY_TABLES:
-            (merge.output_dir / f'group_{name}.tsv').unlink(missing_ok=True)
+            merge.drop(name)
     return rows
 
 
 def _write_problems(merge: _Merge) -> None:
-    path = merge.output_dir / 'group_problems.tsv'
     if merge.problems:
         rows = [{'path': name, 'problem': text} for name, text in merge.problems.items()]
         merge.write('problems', rows, ('path', 'problem'))
     else:
-        path.unlink(missing_ok=True)
+        merge.drop('problems')
 
 
 def _person(path: Path) -> dict:

@@ -45,8 +45,7 @@ def morphometry_tables(rows: Sequence[Mapping]) -> dict[str, Table]:
     tidy = []
     for row, score in zip(rows, scores, strict=True):
         outlier = None if score is None else 'yes' if abs(score) > OUTLIER_Z else 'no'
-        value = row['volume-mm3']
-        shown = None if value is None else f'{value:.1f}'
+        shown = _shown(row['volume-mm3'])
         tidy.append({**row, 'volume-mm3': shown, 'robust-z': score, 'outlier': outlier})
     tables: dict[str, Table] = {
         'morphometry': (tidy, ('participant', 'session', 'index', 'name')),
@@ -94,10 +93,12 @@ def _wide(rows: Sequence[Mapping], column) -> Table:
         name = column(row['name'])
         if name:
             who = {key: row.get(key) for key in _WHO}
-            value = row['volume-mm3']
-            shown = None if value is None else f'{value:.1f}'
-            lines.setdefault(tuple(who.values()), who)[name] = shown
+            lines.setdefault(tuple(who.values()), who)[name] = _shown(row['volume-mm3'])
     return list(lines.values()), _WHO
+
+
+def _shown(volume: float | None) -> str | None:
+    return None if volume is None else f'{volume:.1f}'
 
 
 def _aseg_column(name: str) -> str:

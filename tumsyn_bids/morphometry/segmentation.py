@@ -127,12 +127,9 @@ def working_image(
     """Return the brain, its mask and the grid: isotropic, stored RAS+, cropped to the brain."""
     grid = Grid.of(t1w).canonical().with_zooms((ZOOM_MM,) * 3)
     inside = carried_mask(mask, grid)
-    places = np.argwhere(inside)
-    if len(places) == 0:
+    if not inside.any():
         raise ScanError('the brain mask is empty', remedy='Look at the scan and at its mask')
-    margin = round(_MARGIN_MM / ZOOM_MM)
-    start = places.min(axis=0) - margin
-    grid = grid.cropped(start, places.max(axis=0) + margin + 1 - start)
+    grid = grid.around(inside, round(_MARGIN_MM / ZOOM_MM))
     inside = carried_mask(mask, grid)
     return np.maximum(resample(t1w, grid), 0) * inside, inside, grid
 
@@ -193,9 +190,7 @@ def _average() -> tuple[np.ndarray, Grid, float]:
     """Return the average brain, its grid and its volume in mm³."""
     img = nb.load(template_file())
     data = np.asarray(img.dataobj, dtype=np.float32)
-    places = np.argwhere(data > 0)
-    start = places.min(axis=0) - 6
-    grid = Grid.of(img).cropped(start, places.max(axis=0) + 7 - start)
+    grid = Grid.of(img).around(data > 0, 6)
     grid = grid.with_zooms((ZOOM_MM,) * 3)
     volume = float((data > 0).sum() * Grid.of(img).zooms.prod())
     return resample(img, grid), grid, volume

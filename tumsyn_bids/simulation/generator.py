@@ -19,11 +19,12 @@ from torch.nn import functional as F
 
 from ..acquisition import Acquisition
 from .lesions import distance_to_ventricles, draw_lesions
+from .noise import smooth_fields
 from .signals import signal
 from .tissues import TISSUES, Relaxation, relaxation, tissue_of_label
 
 TISSUE_NAMES: tuple[str, ...] = tuple(TISSUES)
-_OUTSIDE_BRAIN = ('air', 'eye', 'fat', 'muscle', 'skin', 'mucosa', 'bone', 'marrow', 'optic_nerve')
+OUTSIDE_BRAIN = ('air', 'eye', 'fat', 'muscle', 'skin', 'mucosa', 'bone', 'marrow', 'optic_nerve')
 _FLUID = ('csf', 'vessel')
 _LARGEST_DEPTH = 12
 #: FreeSurfer numbers, left and right.
@@ -66,7 +67,7 @@ def load_tissue_volume(path: str | Path) -> TissueVolume:
     values, inverse = np.unique(labels, return_inverse=True)
     index = np.array([TISSUE_NAMES.index(tissue_of_label(value)) for value in values])
     tissue = index[inverse.reshape(labels.shape)].astype(np.uint8)
-    parenchyma = ~np.isin(tissue, [TISSUE_NAMES.index(n) for n in (*_OUTSIDE_BRAIN, *_FLUID)])
+    parenchyma = ~np.isin(tissue, [TISSUE_NAMES.index(n) for n in (*OUTSIDE_BRAIN, *_FLUID)])
     # The largest piece: stray nerve or cord voxels far from the brain must not widen the crop.
     pieces, _ = ndimage.label(parenchyma)
     parenchyma = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
@@ -131,7 +132,7 @@ def draw_subject(
     tissue = _sample(volume.tissue, grid, 'nearest').round().astype(np.uint8)
     distance = _sample(volume.distance, grid, 'bilinear')
     reach = rng.uniform(1.0, 6.0)
-    outside = [TISSUE_NAMES.index(name) for name in _OUTSIDE_BRAIN]
+    outside = [TISSUE_NAMES.index(name) for name in OUTSIDE_BRAIN]
     mask = (distance <= reach) & ~np.isin(tissue, outside)
     fractions = volume.counts[: int(reach) + 1].sum(axis=0).astype(float)
     fractions[outside] = 0
@@ -269,11 +270,8 @@ def _properties(field_strength: float) -> dict[str, np.ndarray]:
 def _noise(rng, shape, *, smooth: float, white: float) -> np.ndarray:
     """Sum of smooth fields of several widths and of white noise, standard deviations given."""
     total = np.zeros(shape, dtype=np.float32)
-    for cell in (4, 8, 24):
-        knots = [max(n // cell, 2) for n in shape]
-        coarse = torch.from_numpy(rng.standard_normal((1, 1, *knots), dtype=np.float32))
-        field = F.interpolate(coarse, size=shape, mode='trilinear', align_corners=True)
-        total += smooth * field[0, 0].numpy()
+    for field in smooth_fields(rng, shape, (4, 8, 24)):
+        total += smooth * field
     if white > 0:
         total += white * rng.standard_normal(shape, dtype=np.float32)
     return total

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from scipy import ndimage
-from torch.nn import functional as F
+
+from .noise import smooth_fields
 
 #: Intensity of lesions, from mild to destructive, where the 98th percentile of the brain is 1.
 #: Acute and chronic plaques of multiple sclerosis: as grey matter or darker in T1w, between grey
@@ -88,11 +88,4 @@ def paint_lesions(
 
 def _field(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Smooth random field of unit variance at most, of structures of 3 to 12 voxels."""
-    total = np.zeros(shape, dtype=np.float32)
-    for cell in (4, 8, 16):
-        knots = [max(n // cell, 2) for n in shape]
-        coarse = torch.from_numpy(rng.standard_normal((1, 1, *knots), dtype=np.float32))
-        total += F.interpolate(coarse, size=shape, mode='trilinear', align_corners=True)[
-            0, 0
-        ].numpy()
-    return total / np.sqrt(3)
+    return sum(smooth_fields(rng, shape, (4, 8, 16))) / np.sqrt(3)

@@ -12,6 +12,7 @@ from scipy import ndimage
 from skimage.filters import threshold_multiotsu
 
 from ..acquisition import CONTRASTS, FIELDS, Acquisition
+from ..anatomy.intensity import largest_part
 from ..errors import UsageError
 from ..grids import Grid, resample
 from ..prompt import render_prompt
@@ -199,18 +200,11 @@ def white_matter(t1w: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndar
         return np.zeros_like(mask), distance_to_ventricles(np.zeros_like(mask))
     dark, bright = threshold_multiotsu(smooth[mask], classes=3)
     deep = ndimage.distance_transform_edt(mask) > VENTRICLES_BELOW_MM
-    fluid = _largest_piece(deep & (smooth < dark))
+    fluid = largest_part(deep & (smooth < dark))
     distance = distance_to_ventricles(fluid)
-    white = _largest_piece(ndimage.binary_opening(mask & (smooth > bright)))
+    white = largest_part(ndimage.binary_opening(mask & (smooth > bright)))
     near_white = ndimage.binary_dilation(white, iterations=3)
     return white | (near_white & mask & ~fluid & (distance <= 3)), distance
-
-
-def _largest_piece(mask: np.ndarray) -> np.ndarray:
-    pieces, n_pieces = ndimage.label(mask)
-    if n_pieces == 0:
-        return np.zeros_like(mask)
-    return pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
 
 
 def _bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:

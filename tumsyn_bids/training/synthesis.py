@@ -166,8 +166,10 @@ def train_synthesis(
     people = [person for path in pairs for person in load_paired_subjects(path, exclude=exclude)]
     if not volumes and not people:
         raise UsageError('there is nothing to train on', remedy='Give --labelmaps or --pairs')
-    manifest = _write_manifest(out_dir, settings, volumes, people, exclude)
+    manifest = _manifest(settings, volumes, people, exclude)
     engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
+    if engine.first:
+        (out_dir / 'manifest.json').write_text(json.dumps(manifest, indent=2) + '\n')
     kind = _Run if recipe is None else _PaperRun
     run = kind(settings, engine, volumes, people, config, recipe)
     run.setup(text_weights)
@@ -198,21 +200,18 @@ def _load_volumes(labelmaps, exclude) -> list[TissueVolume]:
     return [load_tissue_volume(path) for path in paths]
 
 
-def _write_manifest(
-    out_dir: Path,
+def _manifest(
     settings: TrainingSettings,
     volumes: list[TissueVolume],
     people: list[PairedSubject],
     exclude: tuple[str, ...],
 ) -> dict:
-    manifest = {
+    return {
         'settings': asdict(settings),
         'labelmaps': [volume.name for volume in volumes],
         'people': {person.label: sorted(person.images) for person in people},
         'excluded': list(exclude),
     }
-    (out_dir / 'manifest.json').write_text(json.dumps(manifest, indent=2) + '\n')
-    return manifest
 
 
 class _Step(nn.Module):

@@ -300,7 +300,8 @@ class _Session:
         join(self.workflow, findings, summarize, 'findings')
         warnings = [(synthesis, 'outputnode.warnings') for synthesis in syntheses]
         join(self.workflow, warnings, summarize, 'model_warnings')
-        doubts = [(part, 'outputnode.warnings') for part in self._doubtful()]
+        doubtful = (self.brain, *self.coreg.values(), *self.doubting)
+        doubts = [(part, 'outputnode.warnings') for part in doubtful]
         join(self.workflow, doubts, summarize, 'doubts')
         if syntheses:
             self.workflow.connect(syntheses[0], 'outputnode.model', summarize, 'model')
@@ -320,9 +321,6 @@ class _Session:
         if path in self.coreg:
             return self.coreg[path], 'outputnode.resampled'
         return self.preproc[path], 'outputnode.corrected'
-
-    def _doubtful(self) -> list:
-        return [self.brain, *self.coreg.values(), *self.doubting]
 
     def _validated(self) -> list[int]:
         return [i for i, task in enumerate(self.plan.tasks) if task.purpose == 'validate']
