@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..acquisition import Acquisition
-from .signals import null_inversion_time
+from ..physics.signals import null_inversion_time
 
 #: Relaxation times of CSF in seconds.
 CSF_T1, CSF_T2 = 4.0, 1.5
