@@ -127,7 +127,17 @@ def test_targets_that_cannot_be(refused, dataset, tmp_path, content, word):
     assert word in refused(dataset, tmp_path / 'out', 'participant', '--targets', path)
 
 
-@pytest.mark.parametrize('content', ['[1, 2]', '{plugin_args: {}}', '{plugin: X, other: 1}', '{'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        '[1, 2]',
+        '{plugin_args: {}}',
+        '{plugin: X, other: 1}',
+        '{plugin: Debug}',
+        '{plugin: SGEGraph}',
+        '{',
+    ],
+)
 def test_plugin_files_that_cannot_be(refused, dataset, tmp_path, content):
     path = tmp_path / 'plugin.yml'
     path.write_text(content)

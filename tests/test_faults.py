@@ -111,10 +111,14 @@ def test_warned_by_the_batch_system_then_resumed_in_an_odd_place(command, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_worker_killed_for_its_memory_is_named_and_the_others_go_on(command, tmp_path):
+@pytest.mark.parametrize('plugin', [None, '{plugin: MultiProc}'])
+def test_a_worker_killed_for_its_memory_is_named_and_the_others_go_on(command, tmp_path, plugin):
     import psutil
 
     run = command(tmp_path / 'x', 'sub-01', 'sub-02')
+    if plugin:
+        (tmp_path / 'plugin.yml').write_text(plugin)
+        run += ['--use-plugin', str(tmp_path / 'plugin.yml')]
     process = start(run, 'sub-01: preproc T1w: correct bias')
     workers = [
         child
