@@ -172,6 +172,22 @@ def test_killed_workers_leave_no_orphans(command, tmp_path):
     assert alive == []
 
 
+def test_a_plugin_warned_by_the_batch_system_ends_as_soon(command, tmp_path):
+    import psutil
+
+    (tmp_path / 'plugin.yml').write_text('{plugin: MultiProc}')
+    run = command(tmp_path / 'x', 'sub-02', more=('--use-plugin', tmp_path / 'plugin.yml'))
+    process = start(run, 'correct bias', start_new_session=True)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, _err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert '0 of 1 session complete, 1 not finished' in out.splitlines()[-1]
+    assert children
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert list((tmp_path / 'x').rglob('*.lock')) == []
+
+
 def test_an_annexed_scan_that_was_not_fetched(command, tmp_path):
     run = command(tmp_path / 'x', 'sub-02')
     (scan,) = (tmp_path / 'x' / 'the data').rglob('*_FLAIR.nii.gz')
