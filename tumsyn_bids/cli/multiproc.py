@@ -75,12 +75,14 @@ class _Lane:
         self._free = list(reversed(slots))
         self._idle: list[Worker] = []
         self._all: list[Worker] = []
+        self._closed = False
 
     def submit(self, run: Callable, node, updatehash: bool, task: int) -> Future:
         job = Job(_run_quietly, (run, node, updatehash, task, self._log), node.fullname)
         return self._threads.submit(self._finish, job, node, task)
 
     def shutdown(self) -> None:
+        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._all:
             worker.stop()
@@ -104,6 +106,8 @@ class _Lane:
             return self._idle.pop()
         worker = Worker(self._n_threads, gpu=self._free.pop())
         self._all.append(worker)
+        if self._closed:  # meanwhile
+            worker.stop()
         return worker
 
 

@@ -57,18 +57,23 @@ def load_plugin(path: Path) -> tuple[str, dict]:
     return content['plugin'], arguments
 
 
-def check_plugin(settings: Settings) -> None:
-    """Raise :class:`UsageError` where the plugin asked for cannot work.
+def check_plugin(settings: Settings) -> bool:
+    """Tell whether the work is done on this machine.
 
     Parameters
     ----------
     settings : Settings
+
+    Raises
+    ------
+    UsageError
+        Where the plugin asked for cannot work.
     """
     if settings.use_plugin is None:
-        return
+        return True
     name, _arguments = load_plugin(settings.use_plugin)
     if name in ('Linear', 'MultiProc'):
-        return
+        return True
     folder = scratch(settings)
     if re.search(r'[^\w./+:@=,-]', str(folder)):
         raise UsageError(
@@ -84,6 +89,7 @@ def check_plugin(settings: Settings) -> None:
             field='plugin',
             remedy='Start tumsyn-bids where jobs can be submitted, outside of a container',
         )
+    return False
 
 
 #: Those that end when the work has ended, which Nipype's other plugins for graphs do not.
@@ -113,7 +119,8 @@ def process_with_plugin(run, jobs: list[SessionJob], progress: Progress, workers
         plans=[job.plan for job in jobs],
         settings=jobs[0].settings,
         model_sha256=jobs[0].model_sha256,
-        use_cuda=bool(jobs[0].gpus),
+        # The machine that sends batch jobs need not have what they ask for.
+        use_cuda=bool(jobs[0].gpus) or settings.device.startswith('cuda'),
     )
     workflow.base_dir = str(scratch(settings))
     clocks = {
