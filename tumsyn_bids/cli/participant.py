@@ -21,9 +21,11 @@ from .parser import PROG, Request
 from .progress import Progress, complain, duration, say
 from .sessions import SessionJob
 
-#: What one session may take: clinical heads were measured at 2 GB, heads of 1 mm take more.
+#: What one session may take: a clinical head was measured at 1.8 GB (benchmarks/memory.py), and
+#: heads of 1 mm take more.
 SESSION_GB = 4.0
-#: What the owner of a GPU may take of the main memory: libraries, the model, one image.
+#: What the owner of a GPU may take of the main memory: CUDA's libraries, the model, one image.
+#: An allowance, not a measurement.
 OWNER_GB = 3.0
 #: Registration gains little from more threads than these.
 SESSION_THREADS = 2
