@@ -14,6 +14,7 @@ from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.networks.model import load_model
 from tumsyn_bids.physics.expected import expected_signals
+from tumsyn_bids.physics.recontrast import class_means, recontrast, tissue_shares
 from tumsyn_bids.prompt import parse_prompt
 from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.simulation.generator import (
@@ -38,7 +39,6 @@ from tumsyn_bids.training.losses import (
     tail_difference,
 )
 from tumsyn_bids.training.paper import PaperRecipe
-from tumsyn_bids.training.recontrast import class_means, recontrast, tissue_shares
 from tumsyn_bids.training.synthesis import TrainingSettings, prompt_vocabulary, train_synthesis
 
 SMALL = TrainingSettings(

@@ -181,6 +181,7 @@ def _completed(job: SessionJob, begun: datetime, summary: dict) -> SessionRecord
         warnings=tuple(summary['warnings']),
         model=summary['model'],
         scores=tuple(summary['scores']),
+        confidence=tuple(summary['confidence']),
         figures=tuple(summary['figures']),
     )
 

@@ -10,6 +10,7 @@ from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 from ..bids.morphometry import measured_image
 from ..interfaces.derivatives import (
     Summarize,
+    WriteConfidence,
     WriteMask,
     WritePreproc,
     WriteScores,
@@ -185,9 +186,14 @@ class _Session:
                     ('outputnode.synthetic', 'in_files'),
                     ('outputnode.model', 'model'),
                     ('outputnode.warnings', 'warnings'),
+                    ('outputnode.confidence', 'confidence'),
                 ]),
             ])  # fmt: skip
             self.synthesis[source] = synthesis
+        if self.sources:
+            write = self._writer(WriteConfidence, 'write_confidence')
+            write.inputs.tasks = [index for indices in self.sources.values() for index in indices]
+            join(self.workflow, self._judged(), write, 'confidence')
 
     def add_scores(self) -> None:
         validated = self._validated()
@@ -294,6 +300,8 @@ class _Session:
         summarize.inputs.summary_file = str(summary_file(self.plan, self.settings))
         join(self.workflow, self.written, summarize, 'outputs')
         join(self.workflow, self.scored, summarize, 'scores')
+        join(self.workflow, self._judged(), summarize, 'confidence')
+        summarize.inputs.tasks = [index for indices in self.sources.values() for index in indices]
         join(self.workflow, self.drawn, summarize, 'figures')
         preprocs, syntheses = self.preproc.values(), list(self.synthesis.values())
         findings = [(preproc, 'outputnode.findings') for preproc in preprocs]
@@ -305,6 +313,10 @@ class _Session:
         join(self.workflow, doubts, summarize, 'doubts')
         if syntheses:
             self.workflow.connect(syntheses[0], 'outputnode.model', summarize, 'model')
+
+    def _judged(self) -> list[tuple]:
+        """Return where the figures of confidence come from, source by source."""
+        return [(synthesis, 'outputnode.confidence') for synthesis in self.synthesis.values()]
 
     def _writer(self, interface, name: str, output: str = 'out_file', scan: str = ''):
         node = write_node(interface, plan=self.plan, settings=self.settings, name=name, scan=scan)
