@@ -29,6 +29,7 @@ class SynthesizeInputSpec(StepInputSpec):
     model = traits.Str(mandatory=True, desc='name or path of the model')
     model_sha256 = traits.Str(desc='so that another model is another step')
     device = traits.Str('auto', usedefault=True, nohash=True, desc='auto, cpu or cuda[:N]')
+    use_cuda = traits.Bool(False, usedefault=True, nohash=True, desc='takes a GPU slot')
 
 
 class SynthesizeOutputSpec(TraitedSpec):

@@ -32,6 +32,7 @@ def init_tumsyn_wf(
     plans: list[SessionPlan],
     settings: Settings,
     model_sha256: str = '',
+    use_cuda: bool = False,
     name: str = 'tumsyn_wf',
 ):
     """Put many sessions into one graph, for Nipype plugins that spread it over a cluster.
@@ -41,17 +42,23 @@ def init_tumsyn_wf(
     plans : list of SessionPlan
     settings : Settings
     model_sha256 : str
+    use_cuda : bool
+        See :func:`init_session_wf`.
     name : str
     """
     workflow = Workflow(name=name)
-    workflow.add_nodes([
-        init_session_wf(plan=plan, settings=settings, model_sha256=model_sha256) for plan in plans
-    ])  # fmt: skip
+    common = {'settings': settings, 'model_sha256': model_sha256, 'use_cuda': use_cuda}
+    workflow.add_nodes([init_session_wf(plan=plan, **common) for plan in plans])
     return workflow
 
 
 def init_session_wf(
-    *, plan: SessionPlan, settings: Settings, model_sha256: str = '', name: str | None = None
+    *,
+    plan: SessionPlan,
+    settings: Settings,
+    model_sha256: str = '',
+    use_cuda: bool = False,
+    name: str | None = None,
 ):
     """Make everything that the plan of a session asks for.
 
@@ -61,6 +68,8 @@ def init_session_wf(
     settings : Settings
     model_sha256 : str
         Of the model, so that results of another one are not taken from the work directory.
+    use_cuda : bool
+        The network takes a GPU slot of the plugin, if it has such.
     name : str, optional
         ``<session>_wf`` if not given.
     """
@@ -70,7 +79,7 @@ def init_session_wf(
     session.add_scans()
     session.add_brain()
     session.add_coregistrations()
-    session.add_syntheses(model_sha256)
+    session.add_syntheses(model_sha256, use_cuda)
     session.add_scores()
     session.add_morphometry()
     session.add_figures()
@@ -160,7 +169,7 @@ class _Session:
             ])  # fmt: skip
             self.coreg[path] = coreg
 
-    def add_syntheses(self, model_sha256: str) -> None:
+    def add_syntheses(self, model_sha256: str, use_cuda: bool) -> None:
         for source, indices in self.sources.items():
             name = self.names[source]
             synthesis = init_synthesis_wf(
@@ -169,6 +178,7 @@ class _Session:
                 model=self.settings.model,
                 model_sha256=model_sha256,
                 device=self.settings.device,
+                use_cuda=use_cuda,
                 n_threads=self.settings.omp_nthreads,
                 name=f'synthesis_from_{name}_wf',
             )

@@ -19,6 +19,7 @@ def init_synthesis_wf(
     model: str = 'embedded',
     model_sha256: str = '',
     device: str = 'auto',
+    use_cuda: bool = False,
     n_threads: int = 1,
     mem_gb: float = 4.0,
     name: str = 'synthesis_wf',
@@ -39,6 +40,8 @@ def init_synthesis_wf(
     model_sha256 : str
         So that results of another model are not taken from the work directory.
     device : str
+    use_cuda : bool
+        Take a GPU slot of the plugin.
     n_threads : int
     mem_gb : float
     name : str
@@ -86,9 +89,11 @@ manufacturer, imaging parameters, age and sex). Synthetic images are predictions
             model=model,
             model_sha256=model_sha256,
             device=device,
+            use_cuda=use_cuda,
         ),
         name='synthesize',
-        n_procs=n_threads,
+        # Nipype counts GPU slots by this number.
+        n_procs=1 if use_cuda else n_threads,
         mem_gb=mem_gb,
     )
     workflow.connect([
