@@ -19,6 +19,7 @@ from .tables import read_tsv, to_tsv
 SESSION_TABLES: dict[str, str] = {
     'validation': 'sub-*/**/*_desc-validation_scores.tsv',
     'synthqc': 'sub-*/**/*_desc-synth_qc.tsv',
+    'checks': 'sub-*/**/*_desc-anatomy_qc.tsv',
 }
 
 SYNTHESIS_COLUMNS = (

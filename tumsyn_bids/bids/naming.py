@@ -236,6 +236,7 @@ def describe_labels(plans: list[SessionPlan]) -> dict[str, str]:
         'brain': 'Brain of the reference of the session',
         'synth': 'SYNTHETIC image, computed from an acquired scan of another contrast',
         'morphometry': 'Structures of the brain, outlined on the T1w that was measured',
+        'anatomy': 'Checks of brain mask and co-registrations',
         'validation': 'Agreement of synthetic with acquired images of the same contrast',
     }
     for plan in plans:

@@ -223,6 +223,9 @@ class Run:
                 progress.note(f'{record.label}: warning: {warning}')
         if record.state == 'complete':
             self.tally.complete += 1
+            for row in record.checks:
+                if row['result'] == 'fail':
+                    complain(f'{PROG}: warning: {record.label}: {row["message"]}')
             return
         self.tally.failed.append(record.label)
         report = (

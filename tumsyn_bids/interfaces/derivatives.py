@@ -256,6 +256,39 @@ class WriteScores(Write):
         return {'out_file': str(save_scores(rows, self._place(paths.scores)))}
 
 
+class WriteChecksInputSpec(WriteInputSpec):
+    """Inputs of :class:`WriteChecks`."""
+
+    checks = traits.List(traits.Dict(), mandatory=True, desc='checks with their step and scan')
+
+
+class WriteChecksOutputSpec(TraitedSpec):
+    """Outputs of :class:`WriteChecks`."""
+
+    out_file = File(exists=True, desc='the table')
+    checks = traits.List(traits.Dict(), desc='the rows of the table')
+
+
+class WriteChecks(Write):
+    """Write the table of checks of a session."""
+
+    input_spec = WriteChecksInputSpec
+    output_spec = WriteChecksOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..anatomy.quality import LIMITS
+        from ..bids.checks import check_table, save_checks
+
+        rows = check_table(self.inputs.checks, self.plan, bids_dir=self.inputs.bids_dir)
+        path = save_checks(
+            rows,
+            {name: limit.text for name, limit in LIMITS.items()},
+            self.plan,
+            output_dir=self.inputs.output_dir,
+        )
+        return {'out_file': str(path), 'checks': rows}
+
+
 class SummarizeInputSpec(WriteInputSpec):
     """Inputs of :class:`Summarize`."""
 
@@ -269,6 +302,7 @@ class SummarizeInputSpec(WriteInputSpec):
     tasks = traits.List(traits.Int(), desc='which tasks of the plan confidence is about')
     confidence = traits.List(traits.Dict(), desc='figures of confidence, one for each image')
     figures = traits.List(traits.Dict(), desc='figures of the report')
+    checks = traits.List(traits.Dict(), desc='rows of the table of checks')
 
 
 class SummarizeOutputSpec(TraitedSpec):
@@ -303,6 +337,7 @@ class Summarize(Write):
                 optional(self.inputs.confidence) or [],
             ),
             'figures': optional(self.inputs.figures) or [],
+            'checks': optional(self.inputs.checks) or [],
         }
         path = Path(self.inputs.summary_file)
         path.write_text(json.dumps(summary, indent=1))

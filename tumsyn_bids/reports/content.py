@@ -99,6 +99,20 @@ class SessionContent:
         )
 
     @property
+    def checks(self) -> list[dict]:
+        """Rows of the table of checks, with values as text."""
+        return [
+            {**row, 'scan': Path(str(row['scan'])).name, 'value': _score(row.get('value'))['text']}
+            for row in self.record.get('checks', ())
+        ]
+
+    @property
+    def check_result(self) -> str:
+        """The worst verdict of the checks; empty if nothing was checked."""
+        found = {row['result'] for row in self.checks}
+        return next((result for result in ('fail', 'warn', 'pass') if result in found), '')
+
+    @property
     def n_doubts(self) -> int:
         return len(self.warnings) + len(self.findings) + len(self.refused)
 

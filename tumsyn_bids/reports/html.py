@@ -104,6 +104,8 @@ def _write_fragments(
     put('overview', render('overview.html.j2', sessions=sessions, models=list(models.values())))
     for session in sessions:
         put('plan', render('plan.html.j2', session=session), session.session)
+        if session.checks:
+            put('checks', render('checks.html.j2', session=session), session.session)
         put('runtime', render('runtime.html.j2', session=session), session.session)
         for kind, text in _figure_fragments(session, output_dir).items():
             put(kind, text, session.session)

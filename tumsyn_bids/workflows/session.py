@@ -10,6 +10,7 @@ from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 from ..bids.morphometry import measured_image
 from ..interfaces.derivatives import (
     Summarize,
+    WriteChecks,
     WriteConfidence,
     WriteMask,
     WritePreproc,
@@ -83,6 +84,7 @@ def init_session_wf(
     session.add_scores()
     session.add_morphometry()
     session.add_figures()
+    session.add_checks()
     session.add_summary()
     return workflow
 
@@ -149,6 +151,7 @@ class _Session:
             if path == self.plan.reference:
                 continue
             coreg = init_coreg_wf(
+                contrast=self.plan.scan(path).contrast,
                 seed=self.settings.random_seed,
                 n_threads=self.settings.omp_nthreads,
                 name=f'coreg_{name}_wf',
@@ -305,6 +308,13 @@ class _Session:
                 (self.brain, draw, [('outputnode.mask', 'mask_file')]),
             ])  # fmt: skip
 
+    def add_checks(self) -> None:
+        self.checks = self._writer(WriteChecks, 'write_checks')
+        checked = (self.brain, *self.coreg.values())
+        join(
+            self.workflow, [(part, 'outputnode.checks') for part in checked], self.checks, 'checks'
+        )
+
     def add_summary(self) -> None:
         summarize = write_node(Summarize, plan=self.plan, settings=self.settings, name='summarize')
         summarize.inputs.summary_file = str(summary_file(self.plan, self.settings))
@@ -321,6 +331,7 @@ class _Session:
         doubtful = (self.brain, *self.coreg.values(), *self.doubting)
         doubts = [(part, 'outputnode.warnings') for part in doubtful]
         join(self.workflow, doubts, summarize, 'doubts')
+        self.workflow.connect(self.checks, 'checks', summarize, 'checks')
         if syntheses:
             self.workflow.connect(syntheses[0], 'outputnode.model', summarize, 'model')
 
