@@ -232,6 +232,33 @@ def test_real_targets_are_those_of_the_prompt(pairs):
         assert contrast in ('T1w', 'T2w')
 
 
+def test_prompts_of_real_scans_say_what_sidecars_and_tables_say(tmp_path):
+    raw, derived = tmp_path / 'raw data', tmp_path / 'derived'
+    raw.mkdir()
+    (raw / 'participants.tsv').write_text('participant_id\tage\tsex\nsub-01\t34\tF\n')
+    folder = derived / 'sub-01' / 'ses-a' / 'anat'
+    folder.mkdir(parents=True)
+    (derived / 'dataset_description.json').write_text(
+        json.dumps({'Name': 'x', 'BIDSVersion': '1.11.0', 'DatasetLinks': {'raw': raw.as_uri()}})
+    )
+    values = np.random.default_rng(0).random((24, 24, 24), 'f4')
+    for suffix in ('T2w', 'FLAIR'):
+        stem = folder / f'sub-01_ses-a_desc-brain_{suffix}'
+        nb.save(nb.Nifti1Image(values, np.eye(4)), f'{stem}.nii.gz')
+    stem = folder / 'sub-01_ses-a_desc-brain_T2w.json'
+    stem.write_text(json.dumps({'RepetitionTime': 4.0, 'EchoTime': 0.1, 'Manufacturer': 'GE'}))
+    (person,) = load_paired_subjects(derived)
+    assert (person.person.age, person.person.sex) == (34, 'F')
+    assert list(person.protocols) == ['T2w']
+    prompts = set()
+    for seed in range(8):
+        sample = real_sample(np.random.default_rng(seed), [person], patch=16, n_targets=1)
+        prompts.add(sample.prompts[0].split('Modality')[1])
+    documented = [prompt for prompt in prompts if 'T2w' in prompt]
+    assert any('(4000.0, 100.0, None, None)' in prompt for prompt in documented)
+    assert not any('4320' in prompt for prompt in documented)
+
+
 def test_recontrasted_scan_has_the_signals_of_its_protocol_and_its_own_texture():
     rng = np.random.default_rng(0)
     white, cortex, fluid = (np.zeros((24, 24, 24), bool) for _ in range(3))
@@ -299,10 +326,14 @@ def test_vocabulary_is_small_and_complete():
 
 def test_training_learns_and_writes_a_usable_model(labelmaps, pairs, tmp_path):
     folder = train_synthesis(
-        tmp_path, labelmaps=labelmaps, pairs=[pairs], exclude=('sub-02',), settings=SMALL
+        tmp_path,
+        labelmaps=labelmaps,
+        pairs=[pairs],
+        exclude=('sub-02',),
+        settings=replace(SMALL, steps=120),
     )
     loaded = load_model(folder)
-    assert loaded.version == 'step 40 of 40'
+    assert loaded.version == 'step 120 of 120'
     assert loaded.card['training']['people'] == {'sub-01': ['T1w', 'T2w']}
     assert loaded.card['ranges']['T2w']['echo_time'][0] == pytest.approx(0.07)
     volumes = [load_tissue_volume(labelmaps / 'spheres.nii.gz')]
