@@ -32,7 +32,7 @@ from tumsyn_bids.training.data import (
     simulated_sample,
     white_matter,
 )
-from tumsyn_bids.training.engine import EngineSettings
+from tumsyn_bids.training.engine import Engine, EngineSettings
 from tumsyn_bids.training.losses import (
     structural_dissimilarity,
     synthesis_loss,
@@ -339,6 +339,40 @@ def test_training_learns_and_writes_a_usable_model(labelmaps, pairs, tmp_path):
     volumes = [load_tissue_volume(labelmaps / 'spheres.nii.gz')]
     before, after = (_mean_loss(weights, volumes) for weights in (None, loaded.network))
     assert after < 0.9 * before
+
+
+def test_best_weights_on_people_held_out_are_kept(pairs, tmp_path):
+    settings = replace(SMALL, held_out=0.5, validation_samples=2, real_share=1.0)
+    engine = EngineSettings(accelerator='cpu', validate_every=10)
+    folder = train_synthesis(tmp_path, pairs=[pairs], settings=settings, engine_settings=engine)
+    manifest = json.loads((tmp_path / 'manifest.json').read_text())
+    assert len(manifest['held_out']) == 1
+    assert set(manifest['people']) | set(manifest['held_out']) == {'sub-01', 'sub-02'}
+    lines = (tmp_path / 'validation.csv').read_text().splitlines()[1:]
+    losses = {int(step): float(loss) for step, loss in (line.split(',') for line in lines)}
+    assert list(losses) == [10, 20, 30, 40]
+    best = torch.load(tmp_path / 'best.pt', weights_only=True)
+    assert best['step'] == min(losses, key=losses.get)
+    written = load_model(folder).network.state_dict()
+    for key, value in best['weights'].items():
+        torch.testing.assert_close(written[key], value.half().float())
+
+
+def test_a_later_look_that_is_worse_does_not_replace_the_best(tmp_path):
+    engine = Engine(tmp_path, EngineSettings(accelerator='cpu', validate_every=1))
+    model = torch.nn.Linear(1, 1)
+    engine.setup(model, torch.optim.SGD(model.parameters(), lr=0.1), model=model)
+    losses = iter((3.0, 1.0, 2.0))
+    engine.train(
+        3,
+        lambda rng: (torch.ones(1, 1),),
+        lambda module, x: module(x).mean(),
+        seed=0,
+        learning_rate=lambda step: 0.1,
+        validate=lambda: next(losses),
+    )
+    assert torch.load(tmp_path / 'best.pt', weights_only=True)['step'] == 2
+    assert not torch.equal(engine.best()['weight'], model.weight)
 
 
 def _mean_loss(network, volumes) -> float:
