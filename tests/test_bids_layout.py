@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 
 import pytest
 from bids.layout import Query
@@ -68,6 +69,26 @@ def test_database_is_made_once_and_holds_everyone(dataset, tmp_path):
     layout = index_dataset(dataset.root, database_dir=database)
     assert len(images(layout)) == 4
     assert (database / 'layout_index.sqlite').stat().st_mtime_ns == written
+
+
+def _index_at_once(root, database, start, found):
+    start.wait()
+    found.put(images(index_dataset(root, database_dir=database)))
+
+
+def test_a_database_that_several_make_at_once_is_whole_for_each(dataset, tmp_path):
+    context = multiprocessing.get_context('fork')
+    start, found = context.Event(), context.Queue()
+    arguments = (dataset.root, tmp_path / 'a' / 'database', start, found)
+    processes = [context.Process(target=_index_at_once, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    start.set()
+    everybody = [found.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join(60)
+    assert everybody == [images(index_dataset(dataset.root))] * 4
+    assert [path.name for path in (tmp_path / 'a').iterdir()] == ['database']
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,22 @@ def test_sessions_share_processors_and_memory(
     assert share(settings, sessions) == expected
 
 
+def test_the_owners_of_gpus_have_their_part_of_the_memory(settings):
+    settings = settings.replace(nprocs=8, omp_nthreads=1, mem_gb=9)
+    assert [share(settings, 100, n_gpus)[0] for n_gpus in (0, 1, 8)] == [2, 1, 1]
+
+
+@pytest.mark.parametrize(('mem_gb', 'warned'), [(2, True), (8, False)])
+def test_memory_for_less_than_a_session_is_told(
+    settings, make_job, monkeypatch, capsys, mem_gb, warned
+):
+    seen = []
+    monkeypatch.setattr('tumsyn_bids.cli.pool.process_in_pool', lambda *args: seen.append(args))
+    Run(settings.replace(mem_gb=mem_gb, device='cpu')).process([make_job('01')])
+    assert len(seen) == 1
+    assert ('2.0 GB are all that it may use' in capsys.readouterr().out) == warned
+
+
 @pytest.mark.parametrize(
     ('tally', 'code', 'words'),
     [

@@ -218,5 +218,7 @@ def _build_database(root: Path, database: Path) -> None:
         layout = _index(root, None, Path(scratch) / 'db')
         layout.connection_manager.session.close()
         database.mkdir(exist_ok=True)
-        for file in (Path(scratch) / 'db').iterdir():
+        files = list((Path(scratch) / 'db').iterdir())
+        # Who finds the index finds all: it comes last.
+        for file in sorted(files, key=lambda file: file.name == 'layout_index.sqlite'):
             shutil.move(file, database / file.name)

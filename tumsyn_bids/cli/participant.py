@@ -23,6 +23,8 @@ from .sessions import SessionJob
 
 #: What one session may take: clinical heads were measured at 2 GB, heads of 1 mm take more.
 SESSION_GB = 4.0
+#: What the owner of a GPU may take of the main memory: libraries, the model, one image.
+OWNER_GB = 3.0
 #: Registration gains little from more threads than these.
 SESSION_THREADS = 2
 
@@ -179,12 +181,17 @@ class Run:
         jobs = [job for job in map(self._unless_done, jobs) if job]
         if not jobs:
             return
-        workers, threads = share(self.settings, len(jobs))
         gpus = find_gpus(self.settings.device)
+        workers, threads = share(self.settings, len(jobs), len(gpus))
         jobs = [replace(job.with_threads(threads), gpus=gpus) for job in jobs]
         progress = Progress(len(jobs), workers)
         plural = 'session' if len(jobs) == 1 else 'sessions'
         progress.note(f'{PROG}: {len(jobs)} {plural} to process, logs in {self.settings.log_dir}')
+        if self.settings.mem_gb < SESSION_GB:
+            progress.note(
+                f'{PROG}: warning: a session may take {SESSION_GB:g} GB of memory, and '
+                f'{self.settings.mem_gb:.1f} GB are all that it may use (--mem)'
+            )
         if self.settings.use_plugin:
             from .plugin import process_with_plugin as process
         else:
@@ -311,10 +318,19 @@ def decisive(settings: Settings) -> dict:
     return values
 
 
-def share(settings: Settings, n_sessions: int) -> tuple[int, int]:
-    """Return how many sessions run side by side, and with how many threads each."""
+def share(settings: Settings, n_sessions: int, n_gpus: int = 0) -> tuple[int, int]:
+    """Return how many sessions run side by side, and with how many threads each.
+
+    Parameters
+    ----------
+    settings : Settings
+    n_sessions : int
+    n_gpus : int
+        Each has an owner, which takes memory as well.
+    """
     threads = settings.omp_nthreads or min(SESSION_THREADS, settings.nprocs)
-    room = min(settings.nprocs // threads, int(settings.mem_gb // SESSION_GB), n_sessions)
+    memory = settings.mem_gb - n_gpus * OWNER_GB
+    room = min(settings.nprocs // threads, int(memory // SESSION_GB), n_sessions)
     workers = max(room, 1)
     return workers, settings.omp_nthreads or max(settings.nprocs // workers, 1)
 
