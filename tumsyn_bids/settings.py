@@ -39,6 +39,8 @@ class Settings:
     device : str
         ``'auto'``, ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     skull_strip : {'ants', 'hd-bet', 'none'}
+    output_spaces : tuple of str
+        Standard spaces in which images are written as well, as in ``MNI152NLin2009cAsym:res-2``.
     morphometry : {'none', 'volumes'}
         What is measured of each session's T1w.
     fs_subjects_dir : Path or None
@@ -75,6 +77,7 @@ class Settings:
     model: str = 'embedded'
     device: str = 'auto'
     skull_strip: str = 'ants'
+    output_spaces: tuple[str, ...] = ()
     morphometry: str = 'none'
     fs_subjects_dir: Path | None = None
     nprocs: int = 1

@@ -58,7 +58,7 @@ class FigurePath:
 
     Attributes
     ----------
-    kind : {'mask', 'registration', 'synthesis', 'validation', 'morphometry'}
+    kind : {'mask', 'registration', 'synthesis', 'validation', 'morphometry', 'standard'}
     title : str
     path : Path
         Relative to the output directory.
@@ -232,7 +232,8 @@ def describe_labels(plans: list[SessionPlan]) -> dict[str, str]:
         'brain': 'Brain of the reference of the session',
         'synth': 'SYNTHETIC image, computed from an acquired scan of another contrast',
         'morphometry': 'Structures of the brain, outlined on the T1w that was measured',
-        'anatomy': 'Checks of brain mask and co-registrations',
+        'anatomy': 'Checks of brain mask, co-registrations and deformations',
+        'standard': 'Brain in a standard space, with the outline of its average',
         'validation': 'Agreement of synthetic with acquired images of the same contrast',
     }
     for plan in plans:

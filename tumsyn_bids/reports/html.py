@@ -28,6 +28,8 @@ _INTRODUCTIONS = {
     'alternate, and anatomy should stay where it is.',
     'synthesis': 'Each synthetic image below the scan that it was computed from. Compare the '
     'anatomy: folds, ventricles and lesions should be in the same place.',
+    'standard': 'The outline is the average brain of the space: it should follow the surface of '
+    'this brain, and the folds inside should look natural.',
     'morphometry': 'Structures of the brain, coloured as in FreeSurfer. Cortex should follow the '
     'folds, ventricles the dark CSF; the sizes below are estimates by registration of an atlas.',
     'validation': 'Contrasts that were acquired were synthesized as well, from another scan, and '

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
-from ..bids.morphometry import measured_image
+from ..bids.morphometry import MeasuredImage, measured_image
 from ..interfaces.derivatives import (
     Summarize,
     WriteChecks,
@@ -24,6 +24,7 @@ from ..settings import Settings
 from .anatomy import init_brain_wf, init_coreg_wf, init_preproc_wf
 from .morphometry import init_morphometry_wf
 from .outputs import join, pick, write_node
+from .standard import StandardSpaces
 from .synthesis import init_score_wf, init_synthesis_wf
 
 
@@ -73,6 +74,7 @@ def init_session_wf(
     session.add_syntheses(model_sha256)
     session.add_scores()
     session.add_morphometry()
+    session.add_standard_spaces()
     session.add_figures()
     session.add_checks()
     session.add_summary()
@@ -89,7 +91,7 @@ def summary_file(plan: SessionPlan, settings: Settings) -> Path:
     return settings.work_dir / 'summaries' / f'{plan.label}.json'
 
 
-class _Session:
+class _Session(StandardSpaces):
     """A session's workflow while it is being wired."""
 
     def __init__(self, workflow, plan: SessionPlan, settings: Settings):
@@ -102,6 +104,8 @@ class _Session:
         self.scored: list[tuple] = []
         self.drawn: list[tuple] = []
         self.doubting: list[Workflow] = []
+        self.checked: list[Workflow] = []
+        self.in_individual: list[tuple] = []
         self.sources = _tasks_by_source(plan)
 
     def add_scans(self) -> None:
@@ -134,6 +138,11 @@ class _Session:
                 ('outputnode.warnings', 'warnings'),
             ]),
         ])  # fmt: skip
+        self.checked.append(self.brain)
+        self.in_individual += [
+            (write_mask, 'out_file', self.brain, 'outputnode.mask', plan.reference),
+            (write_scan, 'out_file', reference, 'outputnode.corrected', plan.reference),
+        ]
 
     def add_coregistrations(self) -> None:
         reference = self.preproc[self.plan.reference]
@@ -161,6 +170,10 @@ class _Session:
                 ]),
             ])  # fmt: skip
             self.coreg[path] = coreg
+            self.checked.append(coreg)
+            self.in_individual.append(
+                (write_scan, 'out_file', self.preproc[path], 'outputnode.corrected', path)
+            )
 
     def add_syntheses(self, model_sha256: str) -> None:
         for source, indices in self.sources.items():
@@ -191,6 +204,16 @@ class _Session:
                 ]),
             ])  # fmt: skip
             self.synthesis[source] = synthesis
+            self.in_individual += [
+                (
+                    write,
+                    ('out_files', pick, position),
+                    synthesis,
+                    ('outputnode.synthetic', pick, position),
+                    '',
+                )
+                for position in range(len(indices))
+            ]
 
     def add_scores(self) -> None:
         validated = self._validated()
@@ -228,11 +251,7 @@ class _Session:
         if self.settings.fs_subjects_dir:
             write.inputs.subjects_dir = str(self.settings.fs_subjects_dir)
         draw = self._drawer(DrawMorphometry, 'draw_morphometry', measured.scan)
-        source, image = self._aligned(measured.scan)
-        if measured.task is not None:
-            position = self.sources[measured.scan].index(measured.task)
-            source = self.synthesis[measured.scan]
-            image = ('outputnode.synthetic', pick, position)
+        source, image = self._measured(measured)
         self.workflow.connect([
             (source, morphometry, [(image, 'inputnode.t1w')]),
             (source, write, [(image, 'in_file')]),
@@ -250,6 +269,13 @@ class _Session:
             ]),
         ])  # fmt: skip
         self.doubting.append(morphometry)
+
+    def _measured(self, measured: MeasuredImage) -> tuple:
+        """Return where the image that a session is measured on comes from."""
+        if measured.task is None:
+            return self._aligned(measured.scan)
+        position = self.sources[measured.scan].index(measured.task)
+        return self.synthesis[measured.scan], ('outputnode.synthetic', pick, position)
 
     def add_figures(self) -> None:
         self._draw_anatomy()
@@ -294,10 +320,8 @@ class _Session:
 
     def add_checks(self) -> None:
         self.checks = self._writer(WriteChecks, 'write_checks')
-        checked = (self.brain, *self.coreg.values())
-        join(
-            self.workflow, [(part, 'outputnode.checks') for part in checked], self.checks, 'checks'
-        )
+        checked = [(part, 'outputnode.checks') for part in self.checked]
+        join(self.workflow, checked, self.checks, 'checks')
 
     def add_summary(self) -> None:
         summarize = write_node(Summarize, plan=self.plan, settings=self.settings, name='summarize')
