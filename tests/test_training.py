@@ -14,6 +14,7 @@ from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.networks.model import load_model
 from tumsyn_bids.physics.expected import expected_signals
+from tumsyn_bids.physics.recontrast import class_means, recontrast, tissue_shares
 from tumsyn_bids.prompt import parse_prompt
 from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.simulation.generator import (
@@ -23,7 +24,7 @@ from tumsyn_bids.simulation.generator import (
     load_tissue_volume,
     render,
 )
-from tumsyn_bids.training.corruption import corrupt_source, thick_slices
+from tumsyn_bids.training.corruption import corrupt_source, motion_ghosts, thick_slices
 from tumsyn_bids.training.data import (
     load_paired_subjects,
     off_grid,
@@ -38,7 +39,6 @@ from tumsyn_bids.training.losses import (
     tail_difference,
 )
 from tumsyn_bids.training.paper import PaperRecipe
-from tumsyn_bids.training.recontrast import class_means, recontrast, tissue_shares
 from tumsyn_bids.training.synthesis import TrainingSettings, prompt_vocabulary, train_synthesis
 
 SMALL = TrainingSettings(
@@ -139,6 +139,30 @@ def test_thick_slices_keep_the_mean_and_lose_the_detail():
     assert thick.shape == image.shape
     assert thick.mean() == pytest.approx(image.mean(), rel=0.02)
     assert np.abs(np.diff(thick, axis=2)).mean() < 0.5 * np.abs(np.diff(image, axis=2)).mean()
+
+
+def test_gap_between_slices_is_not_seen():
+    image = np.zeros((8, 8, 32), dtype='f4')
+    image[..., 3::4] = 1.0
+    for seed in range(4):
+        whole, gapped = (
+            thick_slices(np.random.default_rng(seed), image, 4, 2, gap) for gap in (0, 1)
+        )
+        first = int(np.random.default_rng(seed).integers(4))
+        # Slices of three voxels after `first` meet the bright plane unless it is the fourth.
+        assert whole[..., 4:-4] == pytest.approx(0.25)
+        assert gapped[..., 4:-4] == pytest.approx(0.0 if first == 0 else 1 / 3)
+
+
+def test_ghosts_repeat_the_head_along_the_phase_axis_only():
+    image = np.zeros((64, 32, 8), dtype='f4')
+    image[24:40, 8:24, 2:6] = 1.0
+    rng = np.random.default_rng(3)
+    still, moved = (motion_ghosts(rng, image, 0, strength) for strength in (0.0, 1.0))
+    np.testing.assert_allclose(still, image, atol=1e-5)
+    assert moved[:20, 8:24, 2:6].max() > 0.02
+    assert moved[:, :8].max() < 1e-5
+    assert moved[..., :2].max() < 1e-5
 
 
 def test_corruption_stays_inside_the_mask():

@@ -22,8 +22,8 @@ figures
 swi
 *_xfm.*
 *_scores.*
-*_morph.*
 *_qc.*
+*_morph.*
 group_*
 """
 
@@ -40,7 +40,7 @@ for, and the `descrip` field of their headers begins with SYNTHETIC.
 - `sub-*/[ses-*/]anat`: synthetic images (`desc-synth`), bias-corrected acquired scans on the grid
   of the reference of their session (`desc-preproc`), brain masks (`desc-brain_mask`), rigid
   transforms (`_xfm`), agreement of synthetic with acquired images (`_scores.tsv`),
-  checks of masks and alignments (`_qc.tsv`).
+  how far synthetic images can be trusted, checks of masks and alignments (`_qc.tsv`).
 - `sub-*.html`: a report for each subject; look at it before you use an image.
 - `logs/status.tsv`: what became of each session.
 - `descriptions.tsv`: what each `desc-` label means.

@@ -87,6 +87,8 @@ class SessionRecord:
         ``name``, ``version``, ``sha256``.
     scores : tuple of dict
         Agreement of synthetic with acquired images, one for each validated image.
+    confidence : tuple of dict
+        How far each synthetic image can be trusted.
     figures : tuple of dict
         ``kind``, ``title``, ``path`` (relative to the output directory), and optionally
         ``caption`` and ``reason`` (why it was not drawn).
@@ -115,6 +117,7 @@ class SessionRecord:
     steps: dict[str, float] = field(default_factory=dict)
     model: dict[str, str] = field(default_factory=dict)
     scores: tuple[dict, ...] = ()
+    confidence: tuple[dict, ...] = ()
     figures: tuple[dict, ...] = ()
     checks: tuple[dict, ...] = ()
     crashes: tuple[str, ...] = ()
@@ -141,7 +144,7 @@ class SessionRecord:
         """
         known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
         known['outputs'] = tuple(OutputFile(**item) for item in known.get('outputs', ()))
-        for name in ('warnings', 'scores', 'figures', 'checks', 'crashes'):
+        for name in ('warnings', 'scores', 'confidence', 'figures', 'checks', 'crashes'):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)
 

@@ -202,10 +202,13 @@ class SessionContent:
             for name, value in times.items()
         ]
 
-    @property
-    def scores(self) -> list[dict]:
-        """Rows of the table of agreement, all with the same columns."""
-        rows = [dict(row) for row in self.record.get('scores', ())]
+    def table(self, kind: str) -> list[dict]:
+        """Return the rows of the table of a kind of figures, all with the same columns.
+
+        Agreement for ``validation``, confidence for ``synthesis``, none for others.
+        """
+        field = {'validation': 'scores', 'synthesis': 'confidence'}.get(kind)
+        rows = [dict(row) for row in self.record.get(field, ())]
         names = dict.fromkeys(name for row in rows for name in row if name != 'synthetic')
         return [{_score_name(name): _score(row.get(name)) for name in names} for row in rows]
 

@@ -27,7 +27,10 @@ _INTRODUCTIONS = {
     'should fit the scan in every slice. Point at the picture: the scan and the reference '
     'alternate, and anatomy should stay where it is.',
     'synthesis': 'Each synthetic image below the scan that it was computed from. Compare the '
-    'anatomy: folds, ventricles and lesions should be in the same place.',
+    'anatomy: folds, ventricles and lesions should be in the same place. The table says how far '
+    'each image can be trusted: whether the model recognises the source (reconstruction), whether '
+    'the image leads back to it (cycle; both at best 1), and how far the brightness of the '
+    'tissues is from what the prompt asks (prompt deviation; at best 0).',
     'standard': 'The outline is the average brain of the space: it should follow the surface of '
     'this brain, and the folds inside should look natural.',
     'morphometry': 'Structures of the brain, coloured as in FreeSurfer. Cortex should follow the '
@@ -117,7 +120,7 @@ def _figure_fragments(session: SessionContent, output_dir: Path) -> dict[str, st
     fragments = {}
     for kind, introduction in _INTRODUCTIONS.items():
         figures = [_figure(item, session, output_dir, budget) for item in session.figures(kind)]
-        scores = session.scores if kind == 'validation' else []
+        scores = session.table(kind)
         if figures or scores:
             fragments[kind] = render(
                 'figures.html.j2', intro=introduction, figures=figures, scores=scores

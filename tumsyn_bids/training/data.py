@@ -15,6 +15,7 @@ from ..acquisition import CONTRASTS, FIELDS, Acquisition
 from ..anatomy.intensity import largest_part
 from ..errors import UsageError
 from ..grids import Grid, resample
+from ..physics.recontrast import BASES, class_means, recontrast, tissue_shares
 from ..prompt import render_prompt
 from ..simulation.draw import draw_acquisition
 from ..simulation.generator import (
@@ -27,7 +28,6 @@ from ..simulation.generator import (
 )
 from ..simulation.lesions import distance_to_ventricles, draw_lesions, paint_lesions
 from .corruption import BRIGHTEST, blur, corrupt_source
-from .recontrast import BASES, class_means, recontrast, tissue_shares
 
 #: How often each contrast is drawn, relative to the others.
 CONTRAST_WEIGHTS: dict[str, float] = {
@@ -89,7 +89,7 @@ class PairedSubject:
     ventricle : ndarray of uint8, shape (X, Y, Z), optional
         Distance to the ventricles in mm.
     shares : ndarray of float16, shape (4, X, Y, Z), optional
-        Tissues, see :func:`tumsyn_bids.training.recontrast.tissue_shares`; not known without a
+        Tissues, see :func:`tumsyn_bids.physics.recontrast.tissue_shares`; not known without a
         T1w.
     means : dict of str to ndarray, shape (4,)
         Of each image over these tissues.
@@ -282,8 +282,8 @@ def real_sample(
 
     Where the protocol of the images is not documented, a prompt either leaves it open or says
     what such an image is usually made with: these teach what a contrast looks like. Others are
-    turned into images of protocols that are known (:mod:`.recontrast`) and teach, beside the
-    simulation, what the parameters do.
+    turned into images of protocols that are known (:mod:`tumsyn_bids.physics.recontrast`) and
+    teach, beside the simulation, what the parameters do.
     """
     subject = subjects[rng.integers(len(subjects))]
     grid = draw_grid(

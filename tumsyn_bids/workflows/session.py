@@ -11,6 +11,7 @@ from ..bids.morphometry import MeasuredImage, measured_image
 from ..interfaces.derivatives import (
     Summarize,
     WriteChecks,
+    WriteConfidence,
     WriteMask,
     WritePreproc,
     WriteScores,
@@ -33,6 +34,7 @@ def init_tumsyn_wf(
     plans: list[SessionPlan],
     settings: Settings,
     model_sha256: str = '',
+    use_cuda: bool = False,
     name: str = 'tumsyn_wf',
 ):
     """Put many sessions into one graph, for Nipype plugins that spread it over a cluster.
@@ -42,17 +44,23 @@ def init_tumsyn_wf(
     plans : list of SessionPlan
     settings : Settings
     model_sha256 : str
+    use_cuda : bool
+        See :func:`init_session_wf`.
     name : str
     """
     workflow = Workflow(name=name)
-    workflow.add_nodes([
-        init_session_wf(plan=plan, settings=settings, model_sha256=model_sha256) for plan in plans
-    ])  # fmt: skip
+    common = {'settings': settings, 'model_sha256': model_sha256, 'use_cuda': use_cuda}
+    workflow.add_nodes([init_session_wf(plan=plan, **common) for plan in plans])
     return workflow
 
 
 def init_session_wf(
-    *, plan: SessionPlan, settings: Settings, model_sha256: str = '', name: str | None = None
+    *,
+    plan: SessionPlan,
+    settings: Settings,
+    model_sha256: str = '',
+    use_cuda: bool = False,
+    name: str | None = None,
 ):
     """Make everything that the plan of a session asks for.
 
@@ -62,6 +70,8 @@ def init_session_wf(
     settings : Settings
     model_sha256 : str
         Of the model, so that results of another one are not taken from the work directory.
+    use_cuda : bool
+        The network takes a GPU slot of the plugin, if it has such.
     name : str, optional
         ``<session>_wf`` if not given.
     """
@@ -71,7 +81,7 @@ def init_session_wf(
     session.add_scans()
     session.add_brain()
     session.add_coregistrations()
-    session.add_syntheses(model_sha256)
+    session.add_syntheses(model_sha256, use_cuda)
     session.add_scores()
     session.add_morphometry()
     session.add_standard_spaces()
@@ -175,7 +185,7 @@ class _Session(StandardSpaces):
                 (write_scan, 'out_file', self.preproc[path], 'outputnode.corrected', path)
             )
 
-    def add_syntheses(self, model_sha256: str) -> None:
+    def add_syntheses(self, model_sha256: str, use_cuda: bool) -> None:
         for source, indices in self.sources.items():
             name = self.names[source]
             synthesis = init_synthesis_wf(
@@ -184,6 +194,7 @@ class _Session(StandardSpaces):
                 model=self.settings.model,
                 model_sha256=model_sha256,
                 device=self.settings.device,
+                use_cuda=use_cuda,
                 n_threads=self.settings.omp_nthreads,
                 name=f'synthesis_from_{name}_wf',
             )
@@ -201,6 +212,7 @@ class _Session(StandardSpaces):
                     ('outputnode.synthetic', 'in_files'),
                     ('outputnode.model', 'model'),
                     ('outputnode.warnings', 'warnings'),
+                    ('outputnode.confidence', 'confidence'),
                 ]),
             ])  # fmt: skip
             self.synthesis[source] = synthesis
@@ -214,6 +226,10 @@ class _Session(StandardSpaces):
                 )
                 for position in range(len(indices))
             ]
+        if self.sources:
+            write = self._writer(WriteConfidence, 'write_confidence')
+            write.inputs.tasks = [index for indices in self.sources.values() for index in indices]
+            join(self.workflow, self._judged(), write, 'confidence')
 
     def add_scores(self) -> None:
         validated = self._validated()
@@ -328,6 +344,8 @@ class _Session(StandardSpaces):
         summarize.inputs.summary_file = str(summary_file(self.plan, self.settings))
         join(self.workflow, self.written, summarize, 'outputs')
         join(self.workflow, self.scored, summarize, 'scores')
+        join(self.workflow, self._judged(), summarize, 'confidence')
+        summarize.inputs.tasks = [index for indices in self.sources.values() for index in indices]
         join(self.workflow, self.drawn, summarize, 'figures')
         preprocs, syntheses = self.preproc.values(), list(self.synthesis.values())
         findings = [(preproc, 'outputnode.findings') for preproc in preprocs]
@@ -340,6 +358,10 @@ class _Session(StandardSpaces):
         self.workflow.connect(self.checks, 'checks', summarize, 'checks')
         if syntheses:
             self.workflow.connect(syntheses[0], 'outputnode.model', summarize, 'model')
+
+    def _judged(self) -> list[tuple]:
+        """Return where the figures of confidence come from, source by source."""
+        return [(synthesis, 'outputnode.confidence') for synthesis in self.synthesis.values()]
 
     def _writer(self, interface, name: str, output: str = 'out_file', scan: str = ''):
         node = write_node(interface, plan=self.plan, settings=self.settings, name=name, scan=scan)
