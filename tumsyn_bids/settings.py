@@ -39,6 +39,8 @@ class Settings:
     device : str
         ``'auto'``, ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     skull_strip : {'ants', 'hd-bet', 'none'}
+    tissues : bool
+        Segment grey matter, white matter and CSF of each session's T1w.
     output_spaces : tuple of str
         Standard spaces in which images are written as well, as in ``MNI152NLin2009cAsym:res-2``.
     morphometry : {'none', 'volumes'}
@@ -77,6 +79,7 @@ class Settings:
     model: str = 'embedded'
     device: str = 'auto'
     skull_strip: str = 'ants'
+    tissues: bool = False
     output_spaces: tuple[str, ...] = ()
     morphometry: str = 'none'
     fs_subjects_dir: Path | None = None

@@ -63,8 +63,8 @@ LIMITS: dict[str, Limit] = {
         'Mutual information of the scan and an average brain inside the mask',
         'what lies inside the mask hardly looks like a brain',
         'check that the scan shows a head; ' + _OUTLINE,
-        (0.2, math.inf),
-        (0.1, math.inf),
+        (0.18, math.inf),
+        (0.13, math.inf),
         'nats',
     ),
     'cut': Limit(
@@ -102,6 +102,20 @@ LIMITS: dict[str, Limit] = {
         _FLICKER,
         (0.93, math.inf),
         (0.85, math.inf),
+    ),
+    'grey-share': Limit(
+        'Share of grey matter in the brain mask',
+        '{value:.0%} of the brain is called grey matter',
+        'look at the tissues and at the outline of the brain mask',
+        (0.3, 0.65),
+        (0.15, 0.8),
+    ),
+    'white-share': Limit(
+        'Share of white matter in the brain mask',
+        '{value:.0%} of the brain is called white matter',
+        'look at the tissues and at the outline of the brain mask',
+        (0.2, 0.5),
+        (0.1, 0.65),
     ),
     'overlap-with-average': Limit(
         'Overlap (Dice) of the brain mask, deformed, and the mask of the average brain',

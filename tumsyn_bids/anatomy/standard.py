@@ -11,11 +11,10 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 
-from ..errors import ScanError
-from ..grids import Grid, resample
+from ..grids import Grid
 from .antsreg import Stage, limit_threads, register_composite
 from .conversion import array_to_ants, to_ants
-from .intensity import carried_mask
+from .intensity import cropped_brain
 from .quality import Check, judge
 
 #: Voxel size (mm) of the average while it is registered.
@@ -82,13 +81,13 @@ def normalize_brain(
         If a mask is empty or the registration fails.
     """
     limit_threads(threads)
-    fixed, fixed_inside, fixed_grid = _brain(average, average_mask, zoom)
-    moving, moving_inside, moving_grid = _brain(img, mask, zoom)
+    fixed, fixed_inside, fixed_grid = cropped_brain(average, average_mask, zoom, _MARGIN_MM)
+    moving, moving_inside, moving_grid = cropped_brain(img, mask, zoom, _MARGIN_MM)
     forward, inverse = register_composite(
         array_to_ants(fixed, fixed_grid),
         array_to_ants(moving, moving_grid),
         _STAGES,
-        start=_start(fixed_inside, fixed_grid, moving_inside, moving_grid),
+        start=centres_together(fixed_inside, fixed_grid, moving_inside, moving_grid),
         seed=seed,
         folder=folder,
     )
@@ -174,17 +173,7 @@ def volume_change(transforms: Sequence[str | Path], grid: Grid) -> np.ndarray:
     return np.linalg.det(np.eye(3) + by_voxel @ np.linalg.inv(step))
 
 
-def _brain(img, mask, zoom: float) -> tuple[np.ndarray, np.ndarray, Grid]:
-    grid = Grid.of(img).canonical().with_zooms((zoom,) * 3)
-    inside = carried_mask(mask, grid)
-    if not inside.any():
-        raise ScanError('the brain mask is empty', remedy='Look at the scan and at its mask')
-    grid = grid.around(inside, round(_MARGIN_MM / zoom))
-    inside = carried_mask(mask, grid)
-    return np.maximum(resample(img, grid), 0) * inside, inside, grid
-
-
-def _start(fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid):
+def centres_together(fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid):
     """Return the shift that lays the centre of one mask on that of the other."""
     places = [
         nb.affines.apply_affine(grid.affine, np.argwhere(mask).mean(axis=0))

@@ -43,6 +43,7 @@ ENTITY_KEYS: dict[str, str] = {
     'space': 'space',
     'segmentation': 'seg',
     'resolution': 'res',
+    'label': 'label',
     'desc': 'desc',
 }
 
@@ -237,6 +238,7 @@ def describe_labels(plans: list[SessionPlan]) -> dict[str, str]:
         'synth': 'SYNTHETIC image, computed from an acquired scan of another contrast',
         'morphometry': 'Structures of the brain, outlined on the T1w that was measured',
         'anatomy': 'Checks of brain mask, co-registrations and deformations',
+        'tissues': 'Grey matter, white matter and CSF over the T1w',
         'standard': 'Brain in a standard space, with the outline of its average',
         'validation': 'Agreement of synthetic with acquired images of the same contrast',
     }

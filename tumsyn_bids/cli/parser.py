@@ -223,6 +223,12 @@ def _add_processing(group) -> None:
     )
     option(
         group,
+        '--tissues',
+        action='store_true',
+        help="segment grey matter, white matter and CSF on each session's T1w",
+    )
+    option(
+        group,
         '--output-spaces',
         nargs='+',
         default=(),

@@ -27,6 +27,7 @@ from .morphometry import init_morphometry_wf
 from .outputs import join, pick, write_node
 from .standard import StandardSpaces
 from .synthesis import init_score_wf, init_synthesis_wf
+from .tissues import TissueSegmentation
 
 
 def init_tumsyn_wf(
@@ -84,6 +85,7 @@ def init_session_wf(
     session.add_syntheses(model_sha256, use_cuda)
     session.add_scores()
     session.add_morphometry()
+    session.add_tissues()
     session.add_standard_spaces()
     session.add_figures()
     session.add_checks()
@@ -101,7 +103,7 @@ def summary_file(plan: SessionPlan, settings: Settings) -> Path:
     return settings.work_dir / 'summaries' / f'{plan.label}.json'
 
 
-class _Session(StandardSpaces):
+class _Session(StandardSpaces, TissueSegmentation):
     """A session's workflow while it is being wired."""
 
     def __init__(self, workflow, plan: SessionPlan, settings: Settings):
