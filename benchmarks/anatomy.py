@@ -35,7 +35,7 @@ from tumsyn_bids.anatomy.bias import correct_bias
 from tumsyn_bids.anatomy.brain import extract_brain
 from tumsyn_bids.anatomy.conversion import read_itk
 from tumsyn_bids.anatomy.geometry import sanitize
-from tumsyn_bids.anatomy.registration import register_rigid
+from tumsyn_bids.anatomy.registration import register_linear
 from tumsyn_bids.grids import Grid, resample
 
 CONTRASTS = ('T1w', 'T2w', 'FLAIR')
@@ -176,7 +176,7 @@ def _registration_table(sessions, prepared, options) -> list[dict]:
                 moving = nb.Nifti1Image(moving.dataobj, move @ moving.affine)
                 truth = move @ truth
             started = time.perf_counter()
-            found = register_rigid(fixed, moving, fixed_mask=mask, threads=options.threads)
+            found = register_linear(fixed, moving, fixed_mask=mask, threads=options.threads)
             seconds = time.perf_counter() - started
             there = apply_affine(truth, points)
             error = np.linalg.norm(apply_affine(found.matrix, points) - there, axis=1)

@@ -14,7 +14,7 @@ from tumsyn_bids.anatomy.brain import extract_brain
 from tumsyn_bids.anatomy.conversion import read_itk
 from tumsyn_bids.anatomy.geometry import sanitize
 from tumsyn_bids.anatomy.quality import LIMITS, judge, messages, worst
-from tumsyn_bids.anatomy.registration import register_rigid
+from tumsyn_bids.anatomy.registration import register_linear
 from tumsyn_bids.anatomy.selfcheck import check_alignment
 
 STEM = 'sub-03/ses-1/anat/sub-03_ses-1_'
@@ -51,7 +51,7 @@ def test_two_scans_of_one_person_pass(scans):
 
 def test_scans_of_two_people_are_told_apart(scans):
     t1w, _, mask, _, other = scans
-    found = register_rigid(t1w, other, fixed_mask=mask, threads=1)
+    found = register_linear(t1w, other, fixed_mask=mask, threads=1)
     checks = check_alignment(t1w, other, found.matrix, mask, contrast='FLAIR')
     assert results(checks)['likeness-to-mirrored'] == 'fail'
     assert any('another person' in text for text in messages(checks))

@@ -25,6 +25,7 @@ FULL = Settings(
     model='/models/own',
     device='cuda:1',
     skull_strip='none',
+    coreg='syn',
     tissues=True,
     output_spaces=('MNI152NLin2009cAsym:res-2',),
     morphometry='volumes',

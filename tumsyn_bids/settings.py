@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 MISSING_METADATA_POLICIES = ('error', 'warn', 'none')
+COREGISTRATIONS = ('rigid', 'affine', 'syn')
 SKULL_STRIP_METHODS = ('ants', 'hd-bet', 'none')
 MORPHOMETRY_LEVELS = ('none', 'volumes')
 CLEAN_WORKDIR_POLICIES = ('never', 'on-success')
@@ -39,6 +40,8 @@ class Settings:
     device : str
         ``'auto'``, ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     skull_strip : {'ants', 'hd-bet', 'none'}
+    coreg : {'rigid', 'affine', 'syn'}
+        How the scans of a session are aligned with its reference.
     tissues : bool
         Segment grey matter, white matter and CSF of each session's T1w.
     output_spaces : tuple of str
@@ -79,6 +82,7 @@ class Settings:
     model: str = 'embedded'
     device: str = 'auto'
     skull_strip: str = 'ants'
+    coreg: str = 'rigid'
     tissues: bool = False
     output_spaces: tuple[str, ...] = ()
     morphometry: str = 'none'

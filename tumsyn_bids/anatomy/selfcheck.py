@@ -35,7 +35,7 @@ def check_alignment(
     Parameters
     ----------
     fixed_img, moving_img : SpatialImage
-        As for :func:`tumsyn_bids.anatomy.registration.register_rigid`.
+        As for :func:`tumsyn_bids.anatomy.registration.register_linear`.
     matrix : ndarray, shape (4, 4)
         Fixed to moving RAS+ world coordinates.
     mask : SpatialImage

@@ -99,14 +99,18 @@ def normalize_brain(
     )
     inside = np.asarray(there.dataobj) > 0.5
     total = inside.sum() + fixed_inside.sum()
-    jacobian = volume_change([forward], fixed_grid)[fixed_inside]
-    low, high = np.percentile(jacobian, (1, 99))
-    measures = {
-        'overlap-with-average': float(2 * (inside & fixed_inside).sum() / total),
-        'folded': float((jacobian <= 0).mean()),
+    overlap = {'overlap-with-average': float(2 * (inside & fixed_inside).sum() / total)}
+    smoothness = smoothness_measures(volume_change([forward], fixed_grid)[fixed_inside])
+    return Normalization(forward, inverse, judge({**overlap, **smoothness}))
+
+
+def smoothness_measures(change: np.ndarray) -> dict[str, float]:
+    """Return how far a deformation folds and stretches, from its changes of volume in a brain."""
+    low, high = np.percentile(change, (1, 99))
+    return {
+        'folded': float((change <= 0).mean()),
         'stretch': math.inf if low <= 0 else float(high / low),
     }
-    return Normalization(forward, inverse, judge(measures))
 
 
 def carry(

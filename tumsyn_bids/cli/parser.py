@@ -223,6 +223,13 @@ def _add_processing(group) -> None:
     )
     option(
         group,
+        '--coreg',
+        choices=settings.COREGISTRATIONS,
+        default='rigid',
+        help="how a session's scans are aligned with its reference (default: rigid)",
+    )
+    option(
+        group,
         '--tissues',
         action='store_true',
         help="segment grey matter, white matter and CSF on each session's T1w",

@@ -326,6 +326,8 @@ def unwritable(error: OSError) -> UsageError:
 def decisive(settings: Settings) -> dict:
     """Return the settings that change a session's outputs and are not in its plan."""
     values = {'skull_strip': settings.skull_strip, 'random_seed': settings.random_seed}
+    if settings.coreg != 'rigid':
+        values['coreg'] = settings.coreg
     if settings.tissues:
         values['tissues'] = True
     if settings.output_spaces:

@@ -163,13 +163,17 @@ class _Session(StandardSpaces, TissueSegmentation):
                 continue
             coreg = init_coreg_wf(
                 contrast=self.plan.scan(path).contrast,
+                coreg=self.settings.coreg,
                 seed=self.settings.random_seed,
                 n_threads=self.settings.omp_nthreads,
                 name=f'coreg_{name}_wf',
             )
             coreg.inputs.inputnode.scan = path
             write_scan = self._writer(WritePreproc, f'write_{name}', scan=path)
-            write_transform = self._writer(WriteTransform, f'write_xfm_{name}', scan=path)
+            write_transform = self._writer(
+                WriteTransform, f'write_xfm_{name}', 'out_files', scan=path
+            )
+            write_transform.inputs.coreg = self.settings.coreg
             self.workflow.connect([
                 (self.preproc[path], coreg, [('outputnode.corrected', 'inputnode.corrected')]),
                 (reference, coreg, [('outputnode.corrected', 'inputnode.reference')]),
@@ -177,6 +181,7 @@ class _Session(StandardSpaces, TissueSegmentation):
                 (coreg, write_scan, [('outputnode.resampled', 'in_file')]),
                 (coreg, write_transform, [
                     ('outputnode.transform', 'transform_file'),
+                    ('outputnode.inverse', 'inverse_file'),
                     ('outputnode.cost_before', 'cost_before'),
                     ('outputnode.cost_after', 'cost_after'),
                 ]),
@@ -388,7 +393,14 @@ class _Session(StandardSpaces, TissueSegmentation):
         return next(scan.path for scan in self.plan.scans if scan.contrast == contrast)
 
     def _connect_scan(self, path: str, workflow, image: str, transform: str) -> None:
-        """Hand a scan in its own space, and its transform if it has one, to a workflow."""
+        """Hand a scan in its own space, and its transform if it has one, to a workflow.
+
+        Images are resampled by matrices there, so a scan that was deformed is handed over as it
+        lies on the reference's grid.
+        """
+        if path in self.coreg and self.settings.coreg == 'syn':
+            self.workflow.connect(*self._aligned(path), workflow, f'inputnode.{image}')
+            return
         self.workflow.connect(
             self.preproc[path], 'outputnode.corrected', workflow, f'inputnode.{image}'
         )
