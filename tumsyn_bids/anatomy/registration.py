@@ -14,12 +14,9 @@ from ..errors import ScanError
 from .antsreg import Stage, limit_threads, register_composite, register_stages
 from .conversion import array_to_ants, read_itk, write_itk
 from .intensity import carried_mask, head_mask, isotropic
-from .quality import Check, judge
 from .similarity import Comparison
-from .standard import smoothness_measures, volume_change
 
 __all__ = [
-    'Deformation',
     'Registration',
     'deform',
     'read_itk',
@@ -134,26 +131,6 @@ def register_linear(
     return Registration(matrix, before, cost, name)
 
 
-@dataclass(frozen=True)
-class Deformation:
-    """How a scan lies against another where an affine map is not enough.
-
-    Attributes
-    ----------
-    forward : Path
-        ITK composite transform (HDF5) that maps points of the fixed scan to points of the moving
-        one.
-    inverse : Path
-        The other way.
-    checks : tuple of Check
-        Whether it folds or stretches the brain.
-    """
-
-    forward: Path
-    inverse: Path
-    checks: tuple[Check, ...]
-
-
 def deform(
     fixed_img: nb.spatialimages.SpatialImage,
     moving_img: nb.spatialimages.SpatialImage,
@@ -162,7 +139,7 @@ def deform(
     *,
     mask: nb.spatialimages.SpatialImage,
     seed: int = 1,
-) -> Deformation:
+) -> tuple[Path, Path]:
     """Deform a scan onto another (SyN with mutual information, 1.5 mm), around the brain.
 
     Parameters
@@ -178,6 +155,12 @@ def deform(
     seed : int
         Of ITK's random numbers.
 
+    Returns
+    -------
+    forward, inverse : Path
+        ITK composite transforms (HDF5). ``forward`` maps points of the fixed scan to points of
+        the moving one.
+
     Raises
     ------
     ScanError
@@ -185,7 +168,7 @@ def deform(
     """
     fixed, fixed_grid = isotropic(fixed_img, WORKING_ZOOM_MM)
     moving, moving_grid = isotropic(moving_img, WORKING_ZOOM_MM)
-    forward, inverse = register_composite(
+    return register_composite(
         array_to_ants(fixed, fixed_grid),
         array_to_ants(moving, moving_grid),
         _DEFORMATION,
@@ -194,8 +177,6 @@ def deform(
         folder=folder,
         fixed_mask=array_to_ants(_compared(fixed, fixed_grid, mask), fixed_grid),
     )
-    change = volume_change([forward], fixed_grid)[carried_mask(mask, fixed_grid)]
-    return Deformation(forward, inverse, judge(smoothness_measures(change)))
 
 
 def similarity(

@@ -132,8 +132,6 @@ class RegisterScanOutputSpec(TraitedSpec):
     transform_file = File(exists=True, desc='ITK text transform, reference to scan')
     forward = File(exists=True, desc='the same with the deformation, if there is one')
     inverse = File(exists=True, desc='from the scan to the reference')
-    checks = traits.List(traits.Dict(), desc='checks of the deformation')
-    warnings = traits.List(traits.Str(), desc='why it should not be trusted blindly')
     cost_before = traits.Float(desc='cost with the headers alone')
     cost_after = traits.Float(desc='cost with the transform')
 
@@ -145,7 +143,6 @@ class RegisterScan(Step):
     output_spec = RegisterScanOutputSpec
 
     def _work(self, folder: Path) -> dict:
-        from ..anatomy.quality import messages
         from ..anatomy.registration import deform, register_linear, write_itk
 
         images = nb.load(self.inputs.fixed_file), nb.load(self.inputs.moving_file)
@@ -162,15 +159,9 @@ class RegisterScan(Step):
             'transform_file': str(forward),
             'cost_before': float(found.cost_before),
             'cost_after': float(found.cost_after),
-            'checks': [],
-            'warnings': [],
         }
         if coreg == 'syn':
-            deformed = deform(*images, found.matrix, folder, mask=mask, seed=seed)
-            forward, inverse = deformed.forward, deformed.inverse
-            name = Path(self.inputs.scan).name
-            results['checks'] = check_rows('co-registration', self.inputs.scan, deformed.checks)
-            results['warnings'] = [f'{name}: {text}' for text in messages(deformed.checks)]
+            forward, inverse = deform(*images, found.matrix, folder, mask=mask, seed=seed)
         return {**results, 'forward': str(forward), 'inverse': str(inverse)}
 
 
@@ -181,6 +172,7 @@ class CheckAlignmentInputSpec(StepInputSpec):
     moving_file = File(exists=True, mandatory=True, desc='bias-corrected other scan')
     mask_file = File(exists=True, mandatory=True, desc='brain mask of the reference')
     transform_file = File(exists=True, mandatory=True, desc='linear, reference to scan')
+    forward = File(exists=True, mandatory=True, desc='the same with the deformation, if any')
     contrast = traits.Str(mandatory=True, desc='contrast of the other scan')
 
 
@@ -201,12 +193,14 @@ class CheckAlignment(Step):
         from ..anatomy.quality import messages
         from ..anatomy.selfcheck import check_alignment
 
+        forward = self.inputs.forward
         checks = check_alignment(
             nb.load(self.inputs.fixed_file),
             nb.load(self.inputs.moving_file),
             world_of(self.inputs.transform_file),
             nb.load(self.inputs.mask_file),
             contrast=self.inputs.contrast,
+            deformation=forward if forward.endswith('.h5') else None,
         )
         name = Path(self.inputs.scan).name
         return {

@@ -14,7 +14,6 @@ from ..interfaces.anatomy import (
     Resample,
     SanitizeScan,
 )
-from .outputs import join
 
 
 def init_preproc_wf(*, n_threads: int = 1, mem_gb: float = 1.0, name: str = 'preproc_wf'):
@@ -223,7 +222,8 @@ information (ANTs; Avants et al., 2011).
             ('reference', 'fixed_file'),
             ('mask', 'mask_file'),
         ]),
-        (register, check, [('transform_file', 'transform_file')]),
+        (register, check, [('transform_file', 'transform_file'), ('forward', 'forward')]),
+        (check, outputnode, [('warnings', 'warnings'), ('checks', 'checks')]),
         (register, outputnode, [
             ('forward', 'transform'),
             ('inverse', 'inverse'),
@@ -232,6 +232,4 @@ information (ANTs; Avants et al., 2011).
         ]),
         (resample, outputnode, [('out_file', 'resampled')]),
     ])  # fmt: skip
-    for field in ('checks', 'warnings'):
-        join(workflow, [(register, field), (check, field)], outputnode, field)
     return workflow
