@@ -3,8 +3,9 @@
 ``--stroke FOLDER`` holds ``T2.nii.gz``, a head, and ``lesionT2.nii.gz``, the lesion drawn on it:
 the mask has to be plausible and to hold the lesion. ``--children FOLDER`` is a BIDS dataset of
 images without skull: that has to be recognised, and brains too small for an adult's have to be
-pointed at. ``--contrasts`` simulates heads with known brain in contrasts and slice thicknesses
-that are hard to come by; Dice is taken against the truth.
+pointed at. ``--no-heads`` are a simulated knee, a bottle, a ball and noise, of which none may
+pass. ``--contrasts`` simulates heads with known brain in contrasts and slice thicknesses that are
+hard to come by; Dice is taken against the truth.
 
 Example::
 
@@ -27,6 +28,7 @@ from tumsyn_bids.anatomy.bias import correct_bias
 from tumsyn_bids.anatomy.brain import extract_brain
 from tumsyn_bids.anatomy.geometry import sanitize
 from tumsyn_bids.anatomy.quality import worst
+from tumsyn_bids.errors import ScanError
 from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.simulation.anatomy import build_anatomy
 from tumsyn_bids.simulation.phantom import draw_person
@@ -49,6 +51,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.children:
         found = sorted(options.children.glob('sub-*/**/anat/*_T[12]w.nii.gz'))
         passed += [_child(path, options.threads) for path in found]
+    if options.no_heads:
+        passed += _no_heads(options.threads)
     if options.contrasts:
         passed += _simulated(options)
     print(f'\n{sum(passed)} of {len(passed)} hold')
@@ -70,6 +74,35 @@ def _child(path: Path, threads: int) -> bool:
     said = any('implausible' in text for text in brain.warnings)
     _line(path.name.split('_')[0], contrast, brain, 'recognised as stripped?', seconds)
     return brain.method == 'none' and (plausible or said)
+
+
+def _no_heads(threads: int) -> list[bool]:
+    rng = np.random.default_rng(0)
+    shape, zoom = (50, 50, 50), 3.0
+    x, y, z = ((np.indices(shape).T - np.array(shape) / 2) * zoom).T
+    around = np.hypot(x, y)
+    knee = np.where(around < 57, 350.0, np.where(around < 65, 900.0, 0))
+    bone = np.hypot(x, y - 5) - 10 * np.exp(-((z / 25) ** 2))
+    knee[bone < 18], knee[bone < 14] = 150, 800
+    knee[(np.abs(z) < 4) & (np.hypot(x, y - 5) < 28)] = 500
+    bottle = 800.0 * ((around < 70) & (np.abs(z) < 65))
+    ball = 800.0 * (np.sqrt(x**2 + y**2 + z**2) < 70)
+    things = {'knee': knee, 'bottle': bottle, 'ball': ball, 'noise': 10 * rng.gamma(2, 5, shape)}
+    passed = []
+    for name, data in things.items():
+        noisy = np.abs(data + rng.normal(0, 20, shape)).astype(np.float32)
+        img = nb.Nifti1Image(noisy, np.diag([zoom, zoom, zoom, 1.0]))
+        try:
+            brain, seconds = _extracted(img, 'T1w', threads)
+        except ScanError as error:
+            print(f'{name:26} refused: {error}', flush=True)
+            passed.append(True)
+            continue
+        values = {check.measure: check.value for check in brain.checks}
+        what = f'likeness {values["likeness"]:.2f}, cut {values["cut"]:.0f}'
+        _line(name, 'T1w', brain, what, seconds)
+        passed.append(worst(check.result for check in brain.checks) == 'fail')
+    return passed
 
 
 def _simulated(options) -> list[bool]:
@@ -111,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--stroke', type=Path, metavar='FOLDER')
     parser.add_argument('--children', type=Path, metavar='FOLDER')
+    parser.add_argument('--no-heads', action='store_true')
     parser.add_argument('--contrasts', nargs='+', choices=CONTRASTS, default=())
     parser.add_argument('--seed', type=int, default=0, help='of the simulated person')
     parser.add_argument('--threads', type=int, default=2)
