@@ -68,6 +68,7 @@ def plan() -> SessionPlan:
 
 def all_paths(paths: naming.SessionPaths) -> list[Path]:
     images = [paths.mask, *paths.preproc.values(), *paths.transforms.values(), *paths.synthetic]
+    images += paths.inverse_transforms.values()
     return [*images, paths.scores, *(figure.path for figure in paths.figures)]
 
 

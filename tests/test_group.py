@@ -45,6 +45,22 @@ def out(tmp_path):
     return tmp_path
 
 
+def test_checks_of_all_sessions_are_put_under_one_another(out):
+    for place, result in (
+        ('sub-01/anat/sub-01', 'pass'),
+        ('sub-02/ses-a/anat/sub-02_ses-a', 'fail'),
+    ):
+        path = out / f'{place}_desc-anatomy_qc.tsv'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'measure\tresult\nvolume\t{result}\n')
+    merge_group(out)
+    rows = read_tsv(out / 'group_checks.tsv')
+    assert [(row['participant'], row['session'], row['result']) for row in rows] == [
+        ('01', 'n/a', 'pass'),
+        ('02', 'a', 'fail'),
+    ]
+
+
 def test_merge(out):
     written = merge_group(out)
     assert [path.name for path in written] == [

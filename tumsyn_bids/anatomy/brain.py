@@ -76,7 +76,7 @@ def extract_brain(
     contrast : str or None
         Key of :data:`tumsyn_bids.acquisition.CONTRASTS`; how the template is painted.
     seed, threads : int
-        As for :func:`tumsyn_bids.anatomy.registration.register_rigid`.
+        As for :func:`tumsyn_bids.anatomy.registration.register_linear`.
     method : {'ants', 'hd-bet', 'none'}
         ``'ants'`` carries the mask of the embedded template over, unless the image has been
         stripped already. ``'hd-bet'`` runs that network, if installed. ``'none'`` takes the

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nibabel as nb
 import numpy as np
 
 from ..errors import ScanError
-from ..grids import covers
+from ..grids import Grid, covers
 from .brain import brain_near
 from .intensity import carried_mask, isotropic
 from .quality import Check, judge
 from .registration import polished
 from .similarity import Comparison
+from .standard import smoothness_measures, volume_change
 
 #: Distance (mm) of the points that are compared.
 POINTS_MM = 3.0
@@ -24,6 +27,7 @@ def check_alignment(
     mask: nb.spatialimages.SpatialImage,
     *,
     contrast: str | None = None,
+    deformation: str | Path | None = None,
 ) -> tuple[Check, ...]:
     """Check that two aligned scans show one head, and that the mask of one fits the other.
 
@@ -35,13 +39,15 @@ def check_alignment(
     Parameters
     ----------
     fixed_img, moving_img : SpatialImage
-        As for :func:`tumsyn_bids.anatomy.registration.register_rigid`.
+        As for :func:`tumsyn_bids.anatomy.registration.register_linear`.
     matrix : ndarray, shape (4, 4)
         Fixed to moving RAS+ world coordinates.
     mask : SpatialImage
         Brain mask in the space of ``fixed_img``.
     contrast : str, optional
         Of the moving scan.
+    deformation : path-like, optional
+        ITK transform that goes beyond ``matrix``; whether it folds or stretches is checked.
 
     Raises
     ------
@@ -59,6 +65,11 @@ def check_alignment(
         'likeness-to-mirrored': after / mirrored if mirrored > 0 else np.inf * after,
         'overlap': _overlap(moving_img, contrast, matrix, mask),
     }
+    if deformation is not None:
+        grid = Grid.of(mask).with_zooms((POINTS_MM,) * 3)
+        measures |= smoothness_measures(
+            volume_change([deformation], grid)[carried_mask(mask, grid)]
+        )
     return judge(measures)
 
 

@@ -151,7 +151,7 @@ def preproc_sidecar(plan: SessionPlan, scan: Scan, *, bids_dir: str | Path) -> d
         'SkullStripped': False,
     }
     if scan.path != plan.reference:
-        sidecar['Description'] += ', aligned rigidly with the reference and resampled onto it'
+        sidecar['Description'] += ', aligned with the reference and resampled onto it'
     acquired = {key: getattr(scan.acquisition, name) for name, key in BIDS_KEYS.items()}
     return sidecar | {key: value for key, value in acquired.items() if value is not None}
 
@@ -184,13 +184,30 @@ def transform_sidecar(
     scan: Scan,
     *,
     bids_dir: str | Path,
+    kind: str = 'rigid',
+    inverse: bool = False,
     cost_before: float | None = None,
     cost_after: float | None = None,
 ) -> dict:
-    """Describe a rigid transform between a scan and the reference."""
+    """Describe a transform between a scan and the reference.
+
+    Parameters
+    ----------
+    plan : SessionPlan
+    scan : Scan
+    bids_dir : path-like
+    kind : {'rigid', 'affine', 'syn'}
+    inverse : bool
+        It resamples the reference onto the scan, not the scan onto the reference.
+    cost_before, cost_after : float, optional
+        Negative mutual information in nats.
+    """
+    ends = (f'the {scan.contrast}', 'the reference')
+    start, end = ends[::-1] if inverse else ends
+    words = {'rigid': 'Rigid', 'affine': 'Affine', 'syn': 'Affine and deformable'}
     sidecar = {
-        'Description': f'Rigid ITK transform that resamples the {scan.contrast} onto the '
-        'reference: it maps points of the reference to points of the scan (LPS, mm)',
+        'Description': f'{words[kind]} ITK transform that resamples {start} onto {end}: it maps '
+        f'points of {end} to points of {start} (LPS, mm)',
         'Sources': [raw_uri(scan.path, bids_dir), raw_uri(plan.reference, bids_dir)],
         'SpatialReference': raw_uri(plan.reference, bids_dir),
     }

@@ -43,6 +43,7 @@ ENTITY_KEYS: dict[str, str] = {
     'space': 'space',
     'segmentation': 'seg',
     'resolution': 'res',
+    'label': 'label',
     'desc': 'desc',
 }
 
@@ -58,7 +59,7 @@ class FigurePath:
 
     Attributes
     ----------
-    kind : {'mask', 'registration', 'synthesis', 'validation', 'morphometry'}
+    kind : {'mask', 'registration', 'synthesis', 'validation', 'morphometry', 'standard'}
     title : str
     path : Path
         Relative to the output directory.
@@ -80,7 +81,10 @@ class SessionPaths:
     preproc : dict of str to Path
         For each scan (its path): the bias-corrected scan on the reference's grid.
     transforms : dict of str to Path
-        For each scan but the reference: its rigid transform.
+        For each scan but the reference: the transform that resamples it onto the reference. A
+        deformation has the extension ``.h5`` instead.
+    inverse_transforms : dict of str to Path
+        The same keys: the other way.
     synthetic : tuple of Path
         One for each task of the plan, in the plan's order.
     confidence : Path
@@ -99,6 +103,7 @@ class SessionPaths:
     mask: Path
     preproc: dict[str, Path]
     transforms: dict[str, Path]
+    inverse_transforms: dict[str, Path]
     synthetic: tuple[Path, ...]
     confidence: Path
     scores: Path
@@ -207,6 +212,9 @@ def session_paths(plan: SessionPlan) -> SessionPaths:
         ),
         preproc={scan.path: _preproc_path(names, plan, scan) for scan in plan.scans},
         transforms={scan.path: _transform_path(names, plan, scan) for scan in others},
+        inverse_transforms={
+            scan.path: _transform_path(names, plan, scan, inverse=True) for scan in others
+        },
         synthetic=synthetic,
         confidence=derivative_path({**person, 'desc': 'synth'}, 'qc', extension='.tsv'),
         scores=derivative_path({**person, 'desc': 'validation'}, 'scores', extension='.tsv'),
@@ -236,7 +244,9 @@ def describe_labels(plans: list[SessionPlan]) -> dict[str, str]:
         'brain': 'Brain of the reference of the session',
         'synth': 'SYNTHETIC image, computed from an acquired scan of another contrast',
         'morphometry': 'Structures of the brain, outlined on the T1w that was measured',
-        'anatomy': 'Checks of brain mask and co-registrations',
+        'anatomy': 'Checks of brain mask, co-registrations and deformations',
+        'tissues': 'Grey matter, white matter and CSF over the T1w',
+        'standard': 'Brain in a standard space, with the outline of its average',
         'validation': 'Agreement of synthetic with acquired images of the same contrast',
     }
     for plan in plans:
@@ -283,11 +293,14 @@ def _preproc_path(names: _Names, plan: SessionPlan, scan: Scan) -> Path:
     )
 
 
-def _transform_path(names: _Names, plan: SessionPlan, scan: Scan) -> Path:
-    entities = {**_source_entities(plan, scan), 'to': 'individual', 'mode': 'image'}
+def _transform_path(
+    names: _Names, plan: SessionPlan, scan: Scan, *, inverse: bool = False
+) -> Path:
+    here, there = ('to', 'from') if inverse else ('from', 'to')
+    entities = {**_source_entities(plan, scan), there: 'individual', 'mode': 'image'}
     return names.give(
         lambda serial: derivative_path(
-            {**entities, 'from': scan.contrast + serial}, 'xfm', extension='.txt'
+            {**entities, here: scan.contrast + serial}, 'xfm', extension='.txt'
         )
     )
 

@@ -73,30 +73,48 @@ class WritePreproc(Write):
 class WriteTransformInputSpec(WriteInputSpec):
     """Inputs of :class:`WriteTransform`."""
 
-    transform_file = File(exists=True, mandatory=True, desc='ITK text transform')
+    transform_file = File(exists=True, mandatory=True, desc='ITK transform, reference to scan')
+    inverse_file = File(exists=True, mandatory=True, desc='the other way')
+    coreg = traits.Enum('rigid', 'affine', 'syn', usedefault=True, desc='kind of transform')
     cost_before = traits.Float(desc='cost with the headers alone')
     cost_after = traits.Float(desc='cost with the transform')
 
 
+class WriteTransformOutputSpec(TraitedSpec):
+    """Outputs of :class:`WriteTransform`."""
+
+    out_files = traits.List(File(exists=True), desc='the outputs')
+
+
 class WriteTransform(Write):
-    """Write the rigid transform between a scan and the reference."""
+    """Write the transforms between a scan and the reference, both ways."""
 
     input_spec = WriteTransformInputSpec
+    output_spec = WriteTransformOutputSpec
 
     def _work(self, folder: Path) -> dict:
         from ..bids.derivatives import save_copy, transform_sidecar
         from ..bids.naming import session_paths
 
         plan, scan = self.plan, self.inputs.scan
-        sidecar = transform_sidecar(
-            plan,
-            plan.scan(scan),
-            bids_dir=self.inputs.bids_dir,
-            cost_before=optional(self.inputs.cost_before),
-            cost_after=optional(self.inputs.cost_after),
-        )
-        place = self._place(session_paths(plan).transforms[scan])
-        return {'out_file': str(save_copy(self.inputs.transform_file, place, sidecar))}
+        paths = session_paths(plan)
+        written = []
+        for file, place, inverse in (
+            (self.inputs.transform_file, paths.transforms[scan], False),
+            (self.inputs.inverse_file, paths.inverse_transforms[scan], True),
+        ):
+            sidecar = transform_sidecar(
+                plan,
+                plan.scan(scan),
+                bids_dir=self.inputs.bids_dir,
+                kind=self.inputs.coreg,
+                inverse=inverse,
+                cost_before=optional(self.inputs.cost_before),
+                cost_after=optional(self.inputs.cost_after),
+            )
+            place = self._place(place).with_suffix(Path(file).suffix)
+            written.append(str(save_copy(file, place, sidecar)))
+        return {'out_files': written}
 
 
 class WriteMaskInputSpec(WriteInputSpec):

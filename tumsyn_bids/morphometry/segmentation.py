@@ -17,10 +17,11 @@ import numpy as np
 from ..anatomy.antsreg import Stage, limit_threads, register_stages
 from ..anatomy.conversion import array_to_ants
 from ..anatomy.intensity import carried_mask
+from ..anatomy.tissues import Tissues, segment_tissues
 from ..errors import ScanError
 from ..grids import Grid, resample
 from .labels import PERSONAL, atlas_file, structures, template_file
-from .refinement import Tissues, refine
+from .refinement import refine
 
 #: Voxel size (mm) on which brains are segmented, whatever that of the scan.
 ZOOM_MM = 1.0
@@ -132,34 +133,6 @@ def working_image(
     grid = grid.around(inside, round(_MARGIN_MM / ZOOM_MM))
     inside = carried_mask(mask, grid)
     return np.maximum(resample(t1w, grid), 0) * inside, inside, grid
-
-
-def segment_tissues(brain: np.ndarray, inside: np.ndarray, grid: Grid) -> Tissues:
-    """Return the tissue probabilities of a T1w brain (Atropos; Avants et al., 2011).
-
-    Three classes from k-means with a Markov random field, in the order of their brightness.
-
-    Raises
-    ------
-    ScanError
-        If the image has no three classes.
-    """
-    import ants
-
-    image = array_to_ants(brain, grid)
-    region = array_to_ants(inside, grid)
-    try:
-        found = ants.atropos(
-            a=image, x=region, i='kmeans[3]', m='[0.1,1x1x1]', c='[5,0]', priorweight=0
-        )
-        classes = [item.numpy() for item in found['probabilityimages']]
-    except (RuntimeError, OSError, ValueError) as error:
-        raise ScanError(
-            'Atropos found no three tissues', remedy='Check that the image is a T1w brain'
-        ) from error
-    means = [float((brain * share).sum() / max(share.sum(), 1e-6)) for share in classes]
-    csf, gm, wm = (classes[index] for index in np.argsort(means))
-    return Tissues(gm=gm, wm=wm, csf=csf)
 
 
 def _carried_labels(

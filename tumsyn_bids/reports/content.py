@@ -222,7 +222,7 @@ class SessionContent:
         return listed or [{'kind': kind, 'title': title} for title in self._expected(kind)]
 
     def _expected(self, kind: str) -> list[str]:
-        if self.plan is None or kind == 'morphometry':
+        if self.plan is None or kind in ('morphometry', 'standard', 'tissues'):
             return []
         tasks = [task for task in self.plan.tasks if kind != 'validation' or _validates(task)]
         if kind in ('synthesis', 'validation'):

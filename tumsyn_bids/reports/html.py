@@ -31,6 +31,10 @@ _INTRODUCTIONS = {
     'each image can be trusted: whether the model recognises the source (reconstruction), whether '
     'the image leads back to it (cycle; both at best 1), and how far the brightness of the '
     'tissues is from what the prompt asks (prompt deviation; at best 0).',
+    'tissues': 'Grey matter red, white matter white, CSF blue. Cortex should be a closed ribbon, '
+    'and lesions should not be called CSF.',
+    'standard': 'The outline is the average brain of the space: it should follow the surface of '
+    'this brain, and the folds inside should look natural.',
     'morphometry': 'Structures of the brain, coloured as in FreeSurfer. Cortex should follow the '
     'folds, ventricles the dark CSF; the sizes below are estimates by registration of an atlas.',
     'validation': 'Contrasts that were acquired were synthesized as well, from another scan, and '

@@ -10,7 +10,7 @@ from ..interfaces.anatomy import (
     CheckAlignment,
     CorrectBias,
     ExtractBrain,
-    RegisterRigid,
+    RegisterScan,
     Resample,
     SanitizeScan,
 )
@@ -131,6 +131,7 @@ def init_brain_wf(
 def init_coreg_wf(
     *,
     contrast: str,
+    coreg: str = 'rigid',
     seed: int = 2025,
     n_threads: int = 1,
     mem_gb: float = 1.5,
@@ -142,6 +143,7 @@ def init_coreg_wf(
     ----------
     contrast : str
         Contrast of the scan.
+    coreg : {'rigid', 'affine', 'syn'}
     seed : int
     n_threads : int
     mem_gb : float
@@ -161,7 +163,10 @@ def init_coreg_wf(
     Outputs
     -------
     transform
-        ITK text transform that maps points of the reference to points of the scan.
+        ITK transform that maps points of the reference to points of the scan: text, or HDF5 with
+        a deformation.
+    inverse
+        The other way.
     resampled
         The scan on the reference's grid, interpolated once.
     cost_before, cost_after
@@ -173,19 +178,29 @@ def init_coreg_wf(
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = """\
-The other scans of a session were aligned with its reference by rigid registration with mutual
+The other scans of a session were aligned with its reference by {} registration with mutual
 information (ANTs; Avants et al., 2011).
-"""
+""".format({'syn': 'affine and deformable (SyN)'}.get(coreg, coreg))
     inputnode = pe.Node(
         IdentityInterface(fields=['scan', 'corrected', 'reference', 'mask']), name='inputnode'
     )
     outputnode = pe.Node(
         IdentityInterface(
-            fields=['transform', 'resampled', 'cost_before', 'cost_after', 'warnings', 'checks']
+            fields=[
+                'transform',
+                'inverse',
+                'resampled',
+                'cost_before',
+                'cost_after',
+                'warnings',
+                'checks',
+            ]
         ),
         name='outputnode',
     )
-    register = pe.Node(RegisterRigid(seed=seed), name='register', n_procs=n_threads, mem_gb=mem_gb)
+    register = pe.Node(
+        RegisterScan(seed=seed, coreg=coreg), name='register', n_procs=n_threads, mem_gb=mem_gb
+    )
     check = pe.Node(CheckAlignment(contrast=contrast), name='check', mem_gb=mem_gb)
     resample = pe.Node(Resample(), name='resample', mem_gb=mem_gb)
     workflow.connect([
@@ -200,20 +215,21 @@ information (ANTs; Avants et al., 2011).
             ('corrected', 'in_file'),
             ('reference', 'grid_file'),
         ]),
-        (register, resample, [('transform_file', 'transform_file')]),
+        (register, resample, [('forward', 'transform_file')]),
         (inputnode, check, [
             ('scan', 'scan'),
             ('corrected', 'moving_file'),
             ('reference', 'fixed_file'),
             ('mask', 'mask_file'),
         ]),
-        (register, check, [('transform_file', 'transform_file')]),
+        (register, check, [('transform_file', 'transform_file'), ('forward', 'forward')]),
+        (check, outputnode, [('warnings', 'warnings'), ('checks', 'checks')]),
         (register, outputnode, [
-            ('transform_file', 'transform'),
+            ('forward', 'transform'),
+            ('inverse', 'inverse'),
             ('cost_before', 'cost_before'),
             ('cost_after', 'cost_after'),
         ]),
-        (check, outputnode, [('warnings', 'warnings'), ('checks', 'checks')]),
         (resample, outputnode, [('out_file', 'resampled')]),
     ])  # fmt: skip
     return workflow

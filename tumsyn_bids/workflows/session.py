@@ -7,7 +7,7 @@ from pathlib import Path
 
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
-from ..bids.morphometry import measured_image
+from ..bids.morphometry import MeasuredImage, measured_image
 from ..interfaces.derivatives import (
     Summarize,
     WriteChecks,
@@ -25,7 +25,9 @@ from ..settings import Settings
 from .anatomy import init_brain_wf, init_coreg_wf, init_preproc_wf
 from .morphometry import init_morphometry_wf
 from .outputs import join, pick, write_node
+from .standard import StandardSpaces
 from .synthesis import init_score_wf, init_synthesis_wf
+from .tissues import TissueSegmentation
 
 
 def init_tumsyn_wf(
@@ -83,6 +85,8 @@ def init_session_wf(
     session.add_syntheses(model_sha256, use_cuda)
     session.add_scores()
     session.add_morphometry()
+    session.add_tissues()
+    session.add_standard_spaces()
     session.add_figures()
     session.add_checks()
     session.add_summary()
@@ -99,7 +103,7 @@ def summary_file(plan: SessionPlan, settings: Settings) -> Path:
     return settings.work_dir / 'summaries' / f'{plan.label}.json'
 
 
-class _Session:
+class _Session(StandardSpaces, TissueSegmentation):
     """A session's workflow while it is being wired."""
 
     def __init__(self, workflow, plan: SessionPlan, settings: Settings):
@@ -112,6 +116,8 @@ class _Session:
         self.scored: list[tuple] = []
         self.drawn: list[tuple] = []
         self.doubting: list[Workflow] = []
+        self.checked: list[Workflow] = []
+        self.in_individual: list[tuple] = []
         self.sources = _tasks_by_source(plan)
 
     def add_scans(self) -> None:
@@ -144,6 +150,11 @@ class _Session:
                 ('outputnode.warnings', 'warnings'),
             ]),
         ])  # fmt: skip
+        self.checked.append(self.brain)
+        self.in_individual += [
+            (write_mask, 'out_file', self.brain, 'outputnode.mask', plan.reference),
+            (write_scan, 'out_file', reference, 'outputnode.corrected', plan.reference),
+        ]
 
     def add_coregistrations(self) -> None:
         reference = self.preproc[self.plan.reference]
@@ -152,13 +163,17 @@ class _Session:
                 continue
             coreg = init_coreg_wf(
                 contrast=self.plan.scan(path).contrast,
+                coreg=self.settings.coreg,
                 seed=self.settings.random_seed,
                 n_threads=self.settings.omp_nthreads,
                 name=f'coreg_{name}_wf',
             )
             coreg.inputs.inputnode.scan = path
             write_scan = self._writer(WritePreproc, f'write_{name}', scan=path)
-            write_transform = self._writer(WriteTransform, f'write_xfm_{name}', scan=path)
+            write_transform = self._writer(
+                WriteTransform, f'write_xfm_{name}', 'out_files', scan=path
+            )
+            write_transform.inputs.coreg = self.settings.coreg
             self.workflow.connect([
                 (self.preproc[path], coreg, [('outputnode.corrected', 'inputnode.corrected')]),
                 (reference, coreg, [('outputnode.corrected', 'inputnode.reference')]),
@@ -166,11 +181,16 @@ class _Session:
                 (coreg, write_scan, [('outputnode.resampled', 'in_file')]),
                 (coreg, write_transform, [
                     ('outputnode.transform', 'transform_file'),
+                    ('outputnode.inverse', 'inverse_file'),
                     ('outputnode.cost_before', 'cost_before'),
                     ('outputnode.cost_after', 'cost_after'),
                 ]),
             ])  # fmt: skip
             self.coreg[path] = coreg
+            self.checked.append(coreg)
+            self.in_individual.append(
+                (write_scan, 'out_file', self.preproc[path], 'outputnode.corrected', path)
+            )
 
     def add_syntheses(self, model_sha256: str, use_cuda: bool) -> None:
         for source, indices in self.sources.items():
@@ -203,6 +223,16 @@ class _Session:
                 ]),
             ])  # fmt: skip
             self.synthesis[source] = synthesis
+            self.in_individual += [
+                (
+                    write,
+                    ('out_files', pick, position),
+                    synthesis,
+                    ('outputnode.synthetic', pick, position),
+                    '',
+                )
+                for position in range(len(indices))
+            ]
         if self.sources:
             write = self._writer(WriteConfidence, 'write_confidence')
             write.inputs.tasks = [index for indices in self.sources.values() for index in indices]
@@ -244,11 +274,7 @@ class _Session:
         if self.settings.fs_subjects_dir:
             write.inputs.subjects_dir = str(self.settings.fs_subjects_dir)
         draw = self._drawer(DrawMorphometry, 'draw_morphometry', measured.scan)
-        source, image = self._aligned(measured.scan)
-        if measured.task is not None:
-            position = self.sources[measured.scan].index(measured.task)
-            source = self.synthesis[measured.scan]
-            image = ('outputnode.synthetic', pick, position)
+        source, image = self._measured(measured)
         self.workflow.connect([
             (source, morphometry, [(image, 'inputnode.t1w')]),
             (source, write, [(image, 'in_file')]),
@@ -266,6 +292,13 @@ class _Session:
             ]),
         ])  # fmt: skip
         self.doubting.append(morphometry)
+
+    def _measured(self, measured: MeasuredImage) -> tuple:
+        """Return where the image that a session is measured on comes from."""
+        if measured.task is None:
+            return self._aligned(measured.scan)
+        position = self.sources[measured.scan].index(measured.task)
+        return self.synthesis[measured.scan], ('outputnode.synthetic', pick, position)
 
     def add_figures(self) -> None:
         self._draw_anatomy()
@@ -310,10 +343,8 @@ class _Session:
 
     def add_checks(self) -> None:
         self.checks = self._writer(WriteChecks, 'write_checks')
-        checked = (self.brain, *self.coreg.values())
-        join(
-            self.workflow, [(part, 'outputnode.checks') for part in checked], self.checks, 'checks'
-        )
+        checked = [(part, 'outputnode.checks') for part in self.checked]
+        join(self.workflow, checked, self.checks, 'checks')
 
     def add_summary(self) -> None:
         summarize = write_node(Summarize, plan=self.plan, settings=self.settings, name='summarize')
@@ -362,7 +393,14 @@ class _Session:
         return next(scan.path for scan in self.plan.scans if scan.contrast == contrast)
 
     def _connect_scan(self, path: str, workflow, image: str, transform: str) -> None:
-        """Hand a scan in its own space, and its transform if it has one, to a workflow."""
+        """Hand a scan in its own space, and its transform if it has one, to a workflow.
+
+        Images are resampled by matrices there, so a scan that was deformed is handed over as it
+        lies on the reference's grid.
+        """
+        if path in self.coreg and self.settings.coreg == 'syn':
+            self.workflow.connect(*self._aligned(path), workflow, f'inputnode.{image}')
+            return
         self.workflow.connect(
             self.preproc[path], 'outputnode.corrected', workflow, f'inputnode.{image}'
         )
