@@ -131,3 +131,9 @@ def test_a_brain_that_cannot_be_segmented_leaves_the_rest_alone(brain, monkeypat
     sizes = {name: value for name, value in record['brain'].items() if value is not None}
     assert list(sizes) == ['Mask']
     assert not np.asarray(nb.load(found.labels_file).dataobj).any()
+
+
+def test_full_measures_the_cortex_too(tmp_path):
+    settings = Settings(tmp_path, tmp_path / 'out', tmp_path / 'work', morphometry='full')
+    workflow = init_session_wf(plan=plan_of(tmp_path, 'T1w', 'T2w'), settings=settings)
+    assert 'morphometry_wf.cortex' in workflow.list_node_names()

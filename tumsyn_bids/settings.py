@@ -7,7 +7,7 @@ from pathlib import Path
 
 MISSING_METADATA_POLICIES = ('error', 'warn', 'none')
 SKULL_STRIP_METHODS = ('ants', 'hd-bet', 'none')
-MORPHOMETRY_LEVELS = ('none', 'volumes')
+MORPHOMETRY_LEVELS = ('none', 'volumes', 'full')
 CLEAN_WORKDIR_POLICIES = ('never', 'on-success')
 
 
@@ -39,7 +39,7 @@ class Settings:
     device : str
         ``'auto'``, ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     skull_strip : {'ants', 'hd-bet', 'none'}
-    morphometry : {'none', 'volumes'}
+    morphometry : {'none', 'volumes', 'full'}
         What is measured of each session's T1w.
     fs_subjects_dir : Path or None
         Where files in the formats of FreeSurfer go; nowhere if not given.

@@ -23,6 +23,7 @@ swi
 *_xfm.*
 *_scores.*
 *_morph.*
+*_hemi-*
 group_*
 """
 

@@ -218,7 +218,9 @@ class _Session:
         if self.settings.morphometry == 'none' or measured is None:
             return
         morphometry = init_morphometry_wf(
-            seed=self.settings.random_seed, n_threads=self.settings.omp_nthreads
+            level=self.settings.morphometry,
+            seed=self.settings.random_seed,
+            n_threads=self.settings.omp_nthreads,
         )
         morphometry.inputs.inputnode.scan = measured.scan
         write = self._writer(WriteMorphometry, 'write_morphometry', 'out_files', measured.scan)
@@ -238,6 +240,7 @@ class _Session:
                 ('outputnode.labels', 'labels_file'),
                 ('outputnode.brain', 'brain_file'),
                 ('outputnode.measures', 'measures_file'),
+                ('outputnode.surfaces', 'surface_files'),
                 ('outputnode.warnings', 'warnings'),
             ]),
             (morphometry, draw, [
