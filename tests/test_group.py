@@ -168,6 +168,30 @@ def test_measures_of_all_sessions(out):
     assert outliers == ['05']
 
 
+def test_thickness_has_tables_of_its_own(out):
+    rows = [
+        {'index': 1035, 'name': 'ctx-lh-insula', 'volume-mm3': 7000.0, 'area-mm2': 2300.0},
+        {'index': None, 'name': 'lhWhiteSurface', 'area-mm2': 90000.0, 'thickness-avg-mm': 2.5},
+    ]
+    columns = ('index', 'name', 'volume-mm3', 'thickness-avg-mm', 'area-mm2', 't1w')
+    for person, thickness in enumerate([2.5, 2.6, 2.4, 2.45, 2.55, 4.5, None]):
+        rows[0]['thickness-avg-mm'] = thickness
+        path = out / f'sub-{person:02d}/anat/sub-{person:02d}_seg-aparcaseg_morph.tsv'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(to_tsv(rows, columns))
+    merge_group(out)
+    wide = read_tsv(out / 'group_aparc_lh_thickness.tsv')
+    assert wide[0]['lh_insula_thickness'] == '2.500'
+    assert wide[0]['lh_MeanThickness_thickness'] == '2.500'
+    assert wide[-1]['lh_insula_thickness'] == 'n/a'
+    area = read_tsv(out / 'group_aparc_lh_area.tsv')[0]
+    assert (area['lh_insula_area'], area['lh_WhiteSurfArea_area']) == ('2300.0', '90000.0')
+    assert 'lhWhiteSurface' not in (out / 'group_aseg_volume.tsv').read_text()
+    tidy = [row for row in read_tsv(out / 'group_morphometry.tsv') if row['index'] == '1035']
+    assert [row['participant'] for row in tidy if row['outlier'] == 'yes'] == ['05']
+    assert not (out / 'group_aparc_lh_meancurv.tsv').exists()
+
+
 def test_few_sessions_have_no_outliers(out):
     for person, volume in enumerate([1.0, 2.0, 90.0]):
         measures(out, f'sub-{person:02d}/anat/sub-{person:02d}', CSF=volume)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .files import write_text
-from .group_morphometry import MORPHOMETRY_TABLES, morphometry_tables, number
+from .group_morphometry import MORPHOMETRY_TABLES, morphometry_tables, numeric
 from .status import COLUMNS, read_records, status_rows
 from .tables import read_tsv, to_tsv
 
@@ -96,8 +96,12 @@ def merge_group(output_dir: str | Path) -> list[Path]:
     merge.write('synthesis', _synthesis_rows(merge), SYNTHESIS_COLUMNS)
     for name, pattern in SESSION_TABLES.items():
         _merge_tables(merge, name, pattern)
-    for name, (rows, columns) in morphometry_tables(_morph_rows(merge)).items():
-        merge.write(name, rows, columns)
+    measured = morphometry_tables(_morph_rows(merge))
+    for name in MORPHOMETRY_TABLES:
+        if name in measured:
+            merge.write(name, *measured[name])
+        else:
+            merge.drop(name)
     _write_problems(merge)
     return merge.written
 
@@ -158,14 +162,9 @@ def _morph_rows(merge: _Merge) -> list[dict]:
         try:
             lines = read_tsv(path)
             person = _person(path.relative_to(merge.output_dir))
-            rows += [
-                {**person, **line, 'volume-mm3': number(line['volume-mm3'])} for line in lines
-            ]
+            rows += [{**person, **numeric(line)} for line in lines]
         except (OSError, ValueError, KeyError) as error:
             merge.report(path, f'no table of measures ({type(error).__name__}: {error})')
-    if not rows:
-        for name in MORPHOMETRY_TABLES:
-            merge.drop(name)
     return rows
 
 
