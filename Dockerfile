@@ -1,6 +1,8 @@
 # Holds everything a run needs: code, weights, templates. Nothing is fetched at run time.
-# docs/containers.md says how to build and run it.
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+# docs/containers.md says how to build and run it. Nothing in here is of one processor's kind: the
+# base is an index of many, and pip takes the wheels of the one that is built for.
+# Pinned by version. To pin the very bytes, give PYTHON_IMAGE=python@sha256:… of that version.
+ARG PYTHON_IMAGE=python:3.11.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS builder
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -39,9 +41,14 @@ USER 65534:65534
 RUN HOME=/nonexistent tumsyn models verify embedded && HOME=/nonexistent tumsyn-bids --version
 ARG VERSION=unknown
 ARG REVISION=unknown
+ARG CREATED=unknown
+ARG PYTHON_IMAGE
 LABEL org.opencontainers.image.title="tumsyn-bids" \
       org.opencontainers.image.description="BIDS App that synthesizes missing MRI contrasts" \
+      org.opencontainers.image.authors="The tumsyn-bids developers" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.base.name="${PYTHON_IMAGE}"
 ENTRYPOINT ["tumsyn-bids"]

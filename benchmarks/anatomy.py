@@ -160,9 +160,7 @@ def _mask_row(session, contrast, img, brain, seconds) -> dict:
 
 
 def _registration_table(sessions, prepared, options) -> list[dict]:
-    print(
-        '\nsession         fixed <- moving   apart (mm)  TRE mean  largest   s    start; warnings'
-    )
+    print('\nsession         fixed <- moving   apart (mm)  TRE mean  largest   s    start')
     rng = np.random.default_rng(options.seed)
     rows = []
     for session in sessions:
@@ -195,7 +193,6 @@ def _registration_table(sessions, prepared, options) -> list[dict]:
             print(
                 f'{session.label:15} {present[0]:5} <- {contrast:6} {row["apart"]:11.1f}',
                 f'{row["tre_mean"]:9.2f} {row["tre_largest"]:9.2f} {seconds:6.1f}   {found.start}',
-                '; '.join(found.warnings),
                 flush=True,
             )
     return rows

@@ -127,11 +127,50 @@ def test_targets_that_cannot_be(refused, dataset, tmp_path, content, word):
     assert word in refused(dataset, tmp_path / 'out', 'participant', '--targets', path)
 
 
-@pytest.mark.parametrize('content', ['[1, 2]', '{plugin_args: {}}', '{plugin: X, other: 1}', '{'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        '[1, 2]',
+        '{plugin_args: {}}',
+        '{plugin: X, other: 1}',
+        '{plugin: Debug}',
+        '{plugin: SGEGraph}',
+        '{',
+    ],
+)
 def test_plugin_files_that_cannot_be(refused, dataset, tmp_path, content):
     path = tmp_path / 'plugin.yml'
     path.write_text(content)
     assert 'plugin' in refused(dataset, tmp_path / 'out', 'participant', '--use-plugin', path)
+
+
+@pytest.fixture
+def slurm_plugin(tmp_path, monkeypatch):
+    """A plugin file, and a command `sbatch` that is there."""
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'bin' / 'sbatch').write_text('')
+    (tmp_path / 'bin' / 'sbatch').chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
+    (tmp_path / 'plugin.yml').write_text('plugin: SLURM')
+    return ['--use-plugin', tmp_path / 'plugin.yml']
+
+
+def test_batch_jobs_whose_scripts_a_shell_would_not_find(refused, dataset, tmp_path, slurm_plugin):
+    work = tmp_path / 'my work'
+    line = refused(dataset, tmp_path / 'out', 'participant', *slurm_plugin, '-w', work)
+    assert str(work) in line
+    assert 'without blanks' in line
+
+
+def test_batch_jobs_without_a_batch_system(refused, dataset, tmp_path, slurm_plugin, monkeypatch):
+    monkeypatch.setenv('PATH', '')
+    line = refused(dataset, tmp_path / 'out', 'participant', *slurm_plugin)
+    assert 'sbatch' in line
+
+
+def test_batch_jobs_may_ask_for_gpus_that_are_not_here(refused, dataset, tmp_path, slurm_plugin):
+    args = [dataset, tmp_path / 'out', 'participant', *slurm_plugin, '--device', 'cuda']
+    assert '--device' not in refused(*args, '--participant-label', '99')
 
 
 def test_a_device_that_is_not_there(refused, dataset, tmp_path):

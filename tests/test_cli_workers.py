@@ -25,12 +25,20 @@ def die(tell):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def ask_for(request, tell):
+    return tell.ask(Job(globals()[request], (), request)), os.getpid()
+
+
+def own(tell):
+    return os.getpid(), os.environ['CUDA_VISIBLE_DEVICES']
+
+
 def jobs(*runs):
     return deque(Job(run, args, run.__name__) for run, *args in runs)
 
 
-def collect(queue, *, count=1):
-    with Workers(count, 1) as workers:
+def collect(queue, *, count=1, gpus=()):
+    with Workers(count, 1, gpus) as workers:
         return list(workers.work(queue))
 
 
@@ -77,6 +85,27 @@ def test_leaving_stops_what_runs():
         next(events)
         process = workers._busy[0]._process
     assert not process.is_alive()
+
+
+def test_what_needs_a_gpu_is_done_by_its_one_owner():
+    asking = [(ask_for, 'own')] * 3
+    ended = [e for e in collect(jobs(*asking), count=2, gpus=['4']) if isinstance(e, Ended)]
+    owners = {event.result[0] for event in ended}
+    assert len(ended) == 3
+    assert len(owners) == 1
+    ((owner, gpu),) = owners
+    assert gpu == '4'
+    assert owner not in {event.result[1] for event in ended}
+
+
+def test_the_death_of_an_owner_fails_who_asked_and_no_other():
+    asking = [(ask_for, 'die'), (ask_for, 'fail'), (ask_for, 'own')]
+    ended = [e for e in collect(jobs(*asking), gpus=['4']) if isinstance(e, Ended)]
+    died, failed, lived = ended
+    assert isinstance(died.error, WorkerDied)
+    assert died.error.exit_code == -9
+    assert isinstance(failed.error, ScanError)
+    assert lived.result[0][1] == '4'
 
 
 @pytest.mark.parametrize(('code', 'words'), [(-9, 'signal 9'), (3, 'exit code 3')])

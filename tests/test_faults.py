@@ -111,10 +111,14 @@ def test_warned_by_the_batch_system_then_resumed_in_an_odd_place(command, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_worker_killed_for_its_memory_is_named_and_the_others_go_on(command, tmp_path):
+@pytest.mark.parametrize('plugin', [None, '{plugin: MultiProc}'])
+def test_a_worker_killed_for_its_memory_is_named_and_the_others_go_on(command, tmp_path, plugin):
     import psutil
 
     run = command(tmp_path / 'x', 'sub-01', 'sub-02')
+    if plugin:
+        (tmp_path / 'plugin.yml').write_text(plugin)
+        run += ['--use-plugin', str(tmp_path / 'plugin.yml')]
     process = start(run, 'sub-01: preproc T1w: correct bias')
     workers = [
         child
@@ -166,6 +170,22 @@ def test_killed_workers_leave_no_orphans(command, tmp_path):
     process.communicate()
     _gone, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
+
+
+def test_a_plugin_warned_by_the_batch_system_ends_as_soon(command, tmp_path):
+    import psutil
+
+    (tmp_path / 'plugin.yml').write_text('{plugin: MultiProc}')
+    run = command(tmp_path / 'x', 'sub-02', more=('--use-plugin', tmp_path / 'plugin.yml'))
+    process = start(run, 'correct bias', start_new_session=True)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, _err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert '0 of 1 session complete, 1 not finished' in out.splitlines()[-1]
+    assert children
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert list((tmp_path / 'x').rglob('*.lock')) == []
 
 
 def test_an_annexed_scan_that_was_not_fetched(command, tmp_path):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from sandbox import require_bwrap
 
 from tumsyn_bids.bids import lock
 from tumsyn_bids.bids.lock import LockedError, ParticipantLocks
@@ -113,6 +115,52 @@ def test_both_folders_or_none(tmp_path, holder):
         with pytest.raises(LockedError):
             locks.acquire('01')
         assert list((tmp_path / 'other').iterdir()) == []
+
+
+def test_an_answer_of_the_file_server_that_got_lost(tmp_path, monkeypatch):
+    """NFS repeats a request; the second finds the link that the first has made."""
+    link = os.link
+
+    def link_twice(source, target):
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, 'link', link_twice)
+    with ParticipantLocks(tmp_path) as locks:
+        locks.acquire('01')
+        assert (tmp_path / 'sub-01.lock').exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_host_of_another_name_is_believed_until_it_is_silent(tmp_path):
+    """Two hosts as far as a machine can play them: names and process numbers of their own."""
+    command = [require_bwrap(), '--bind', '/', '/', '--dev', '/dev', '--proc', '/proc']
+    command += ['--unshare-user', '--unshare-pid', '--unshare-uts', '--hostname', 'node7']
+    command += ['--die-with-parent', sys.executable, '-c', HOLD, str(tmp_path), '01']
+    path = tmp_path / 'sub-01.lock'
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == 'held\n'
+        with ParticipantLocks(tmp_path) as locks:
+            with pytest.raises(LockedError, match='on node7'):
+                locks.acquire('01')
+            process.kill()
+            process.wait()
+            with pytest.raises(LockedError, match='on node7'):  # nobody here can know
+                locks.acquire('01')
+            grow_old(path, 1000)
+            locks.acquire('01')
+            assert json.loads(path.read_text())['host'] != 'node7'
+
+
+def test_who_died_while_taking_over_is_in_nobodys_way(tmp_path, holder):
+    path = tmp_path / 'sub-01.lock'
+    token = json.loads(path.read_text())['token']
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    shutil.copy(path, tmp_path / f'sub-01.lock.{token}')
+    with ParticipantLocks(tmp_path) as locks:
+        locks.acquire('01')
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_file_systems_without_hard_links(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import torch
 from tumsyn_bids.acquisition import CONTRASTS, Acquisition
 from tumsyn_bids.errors import ModelError
 from tumsyn_bids.networks.config import (
+    N_SIGNALS,
     DecoderConfig,
     EncoderConfig,
     FusionConfig,
@@ -83,7 +84,7 @@ def tiny():
 def test_decoding_on_the_grid_equals_decoding_at_its_coordinates(tiny):
     network = tiny.synthesis
     features = torch.randn(1, 16, 5, 6, 7)
-    text = torch.randn(1, 16)
+    text = torch.randn(1, tiny.config.prompt_dim)
     with torch.inference_mode():
         on_grid = network.imnet.on_grid(features, text)
         at_points = network.imnet(features, make_coord((5, 6, 7))[None], text)
@@ -91,8 +92,9 @@ def test_decoding_on_the_grid_equals_decoding_at_its_coordinates(tiny):
 
 
 def test_encoder_keeps_odd_sizes(tiny):
+    text = torch.randn(1, tiny.config.prompt_dim)
     with torch.inference_mode():
-        features = tiny.synthesis.encoder(torch.randn(1, 1, 13, 9, 11), torch.randn(1, 16))
+        features = tiny.synthesis.encoder(torch.randn(1, 1, 13, 9, 11), text)
     assert features.shape == (1, 16, 13, 9, 11)
 
 
@@ -107,11 +109,28 @@ def test_prompt_text_and_numbers_both_matter(tiny):
     ids[0, :3] = torch.tensor([49406, 320, 49407])
     other = ids.clone()
     other[0, 1] = 500
-    numbers = torch.zeros(1, NUMERIC_FEATURES)
+    numbers = torch.zeros(1, NUMERIC_FEATURES + N_SIGNALS)
     with torch.inference_mode():
         base = tiny.prompt(ids, numbers)
         assert not torch.allclose(base, tiny.prompt(other, numbers))
         assert not torch.allclose(base, tiny.prompt(ids, numbers + 1))
+
+
+def test_prompt_carries_the_tissue_signals_to_the_decoder(tiny):
+    ids = torch.zeros(1, 90, dtype=torch.long)
+    ids[0, :3] = torch.tensor([49406, 320, 49407])
+    signals = torch.linspace(0.1, 1.2, N_SIGNALS)[None]
+    with torch.inference_mode():
+        text = tiny.prompt(ids, torch.cat([torch.zeros(1, NUMERIC_FEATURES), signals], dim=1))
+        brighter = text.clone()
+        brighter[:, -N_SIGNALS:] += 0.5
+        features = torch.randn(1, 16, 4, 4, 4)
+        decoder = tiny.synthesis.imnet
+        points = features.permute(0, 2, 3, 4, 1).reshape(1, -1, 16)
+        shares = decoder.shares(points).softmax(dim=-1)[..., :N_SIGNALS].sum(dim=-1)
+        gain = decoder._mixture(points, brighter) - decoder._mixture(points, text)
+    np.testing.assert_array_equal(text[:, -N_SIGNALS:], signals)
+    np.testing.assert_allclose(gain, 0.5 * shares, atol=1e-6)
 
 
 def test_small_vocabulary_shares_one_row_for_unknown_tokens():

@@ -175,3 +175,14 @@ def test_version_is_the_same_everywhere(repository, setup_cfg):
     citation = (repository / 'CITATION.cff').read_text()
     assert f'\nversion: {version}\n' in citation
     assert f'\n## {version}' in (repository / 'CHANGES.md').read_text()
+
+
+def test_the_image_is_pinned_labelled_and_not_run_as_root(repository):
+    text = (repository / 'Dockerfile').read_text()
+    assert re.search(r'^ARG PYTHON_IMAGE=python:3\.\d+\.\d+-slim-\w+$', text, re.MULTILINE)
+    assert re.findall(r'^FROM (\S+)', text, re.MULTILINE) == ['${PYTHON_IMAGE}'] * 2
+    assert '-c constraints.txt' in text
+    assert not re.search(r'x86_64|amd64|aarch64|arm64', text)
+    assert re.findall(r'^USER (\S+)', text, re.MULTILINE) == ['65534:65534']
+    labels = re.findall(r'org\.opencontainers\.image\.([\w.]+)=', text)
+    assert {'title', 'description', 'licenses', 'version', 'revision', 'created'} <= set(labels)

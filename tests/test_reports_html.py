@@ -61,6 +61,7 @@ def record(session='1', state='complete', text='', **more) -> dict:
         'steps': {'bias' + text: 20.0, 'synthesis': 80.0},
         'model': {'name': 'embedded' + text, 'version': '1', 'sha256': SHA},
         'scores': [{'contrast': 'FLAIR', 'psnr_brain': 17.456, 'lut_ssim_whole': float('nan')}],
+        'confidence': [{'contrast': 'T2w', 'cycle': 0.87654, 'verdict': 'warn' + text}],
         'figures': [
             figure('mask', 'Brain mask' + text),
             figure('registration', 'FLAIR aligned'),

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tumsyn_bids.resources import available_cpus, available_memory_gb
+from tumsyn_bids.resources import available_cpus, available_gpus, available_memory_gb
 
 GIB = 1024**3
 
@@ -127,3 +127,23 @@ def test_cpus_follow_the_affinity_that_a_batch_system_has_set():
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout == '1\n'
+
+
+@pytest.mark.parametrize(
+    ('device', 'visible', 'env', 'expected'),
+    [
+        ('auto', 0, {}, ()),
+        ('cpu', 4, {}, ()),
+        ('auto', 2, {}, ('0', '1')),
+        ('cuda', 2, {'CUDA_VISIBLE_DEVICES': '3,GPU-5f'}, ('3', 'GPU-5f')),
+        ('cuda', 1, {'CUDA_VISIBLE_DEVICES': '3,99'}, ('3',)),
+        ('cuda:1', 2, {'CUDA_VISIBLE_DEVICES': '3,4'}, ('',)),
+        ('cuda', 8, {'SLURM_JOB_GPUS': '2,6'}, ('2', '6')),
+        ('cuda', 8, {'SLURM_JOB_GPUS': '2,6', 'SLURM_STEP_GPUS': '6'}, ('6',)),
+        ('cuda', 2, {'SLURM_JOB_GPUS': '2,6'}, ('0', '1')),
+        ('cuda', 8, {'SLURM_GPUS_ON_NODE': '1'}, ('0',)),
+        ('cuda', 2, {'SLURM_GPUS_ON_NODE': 'rubbish'}, ('0', '1')),
+    ],
+)
+def test_gpus_are_those_of_the_job(device, visible, env, expected):
+    assert available_gpus(device, visible, env=env) == expected

@@ -7,11 +7,11 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import ndimage
 
+from tumsyn_bids.physics.tissues import tissue_of_label
 from tumsyn_bids.simulation import head
 from tumsyn_bids.simulation.anatomy import TISSUE_NAMES, build_anatomy, label_names
 from tumsyn_bids.simulation.phantom import draw_person, rigid, transform_points
 from tumsyn_bids.simulation.scanner import View, scan_grid
-from tumsyn_bids.simulation.tissues import tissue_of_label
 
 
 @pytest.fixture(scope='module')

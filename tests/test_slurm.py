@@ -11,6 +11,7 @@ import sys
 import time
 
 import pytest
+from bids_builder import part_of
 
 FAKE_SBATCH = r"""#!/usr/bin/env bash
 # Runs jobs at once; an array task after the other. Prints the job number like --parsable.
@@ -285,3 +286,69 @@ def test_an_array_with_a_cancelled_task_is_complete_after_the_next(
     assert (tmp_path / 'the out' / 'group_synthesis.tsv').is_file()
     second = (logs / 'slurm' / f'{done.stdout.split()[1]}_2.log').read_text()
     assert '1 of them before' in second
+
+
+@pytest.fixture
+def one_by_plugin(slurm, phantom_dir, tiny_model, tmp_path):
+    """Return a function that words the command line of a participant under a plugin."""
+    import json
+
+    part_of(phantom_dir, tmp_path / 'the bids', 'sub-02')
+    coarse = [{'name': 'flat', 'suffix': 'T2w', 'voxel_size': 4}]
+    (tmp_path / 'targets.json').write_text(json.dumps(coarse))
+
+    def words(plugin):
+        (tmp_path / 'plugin.yml').write_text(
+            f'{{plugin: {plugin}, plugin_args: {{sbatch_args: "--cpus-per-task=1"}}}}'
+        )
+        args = [tmp_path / 'the bids', tmp_path / 'out', 'participant', '-w', tmp_path / 'work']
+        args += ['--model', tiny_model, '--targets', tmp_path / 'targets.json']
+        args += ['--skull-strip', 'none', '--use-plugin', tmp_path / 'plugin.yml']
+        return [sys.executable, '-m', 'tumsyn_bids', *map(str, args)]
+
+    return words
+
+
+def end(process, seconds):
+    out, err = process.communicate(timeout=seconds)
+    print(out, err)  # noqa: T201 - shown by pytest -s and where the test fails
+    return out, err
+
+
+@pytest.mark.slurm
+@pytest.mark.parametrize('plugin', ['SLURM', 'SLURMGraph'])
+def test_a_participant_by_a_plugin_of_nipype_with_a_lost_job(one_by_plugin, slurm, plugin):
+    """A job is cancelled from outside; the next run does what is missing."""
+    pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+    first = subprocess.Popen(one_by_plugin(plugin), **pipes)
+
+    def lost():
+        rows = [line.split() for line in tell('squeue', '-h', '-o', '%i %j').splitlines()]
+        found = [number for number, name in rows if 'correct_bias' in name]
+        return found and not tell('scancel', found[0])
+
+    wait_for(lost, 240, slurm)
+    out, err = end(first, 300)
+    assert first.returncode == 1
+    assert 'while at "preproc FLAIR: correct bias": its batch job ended without a result' in err
+    assert '(CANCELLED)' in err
+    assert out.splitlines()[-1].startswith('tumsyn-bids: finished with failures: 0 of 1')
+    assert not tell('squeue', '-h').strip()
+
+    second = subprocess.Popen(one_by_plugin(plugin), **pipes)
+    out, err = end(second, 600)
+    assert second.returncode == 0, err
+    assert '1 of 1 session complete' in out.splitlines()[-1]
+
+
+@pytest.mark.slurm
+def test_an_interrupted_plugin_leaves_no_job_behind(one_by_plugin, slurm):
+    process = subprocess.Popen(
+        one_by_plugin('SLURMGraph'), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(lambda: 'summarize' in tell('squeue', '-h', '-o', '%j'), 240, slurm)
+    process.terminate()
+    out, _err = end(process, 20)
+    assert process.returncode == 130
+    assert '1 not finished' in out.splitlines()[-1]
+    wait_for(lambda: not tell('squeue', '-h').strip(), 60, slurm)

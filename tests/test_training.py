@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import nibabel as nb
 import numpy as np
@@ -12,7 +13,10 @@ import torch
 from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.networks.model import load_model
+from tumsyn_bids.physics.expected import expected_signals
+from tumsyn_bids.physics.recontrast import class_means, recontrast, tissue_shares
 from tumsyn_bids.prompt import parse_prompt
+from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.simulation.generator import (
     TISSUE_NAMES,
     draw_grid,
@@ -20,7 +24,7 @@ from tumsyn_bids.simulation.generator import (
     load_tissue_volume,
     render,
 )
-from tumsyn_bids.training.corruption import corrupt_source, thick_slices
+from tumsyn_bids.training.corruption import corrupt_source, motion_ghosts, thick_slices
 from tumsyn_bids.training.data import (
     load_paired_subjects,
     off_grid,
@@ -137,6 +141,30 @@ def test_thick_slices_keep_the_mean_and_lose_the_detail():
     assert np.abs(np.diff(thick, axis=2)).mean() < 0.5 * np.abs(np.diff(image, axis=2)).mean()
 
 
+def test_gap_between_slices_is_not_seen():
+    image = np.zeros((8, 8, 32), dtype='f4')
+    image[..., 3::4] = 1.0
+    for seed in range(4):
+        whole, gapped = (
+            thick_slices(np.random.default_rng(seed), image, 4, 2, gap) for gap in (0, 1)
+        )
+        first = int(np.random.default_rng(seed).integers(4))
+        # Slices of three voxels after `first` meet the bright plane unless it is the fourth.
+        assert whole[..., 4:-4] == pytest.approx(0.25)
+        assert gapped[..., 4:-4] == pytest.approx(0.0 if first == 0 else 1 / 3)
+
+
+def test_ghosts_repeat_the_head_along_the_phase_axis_only():
+    image = np.zeros((64, 32, 8), dtype='f4')
+    image[24:40, 8:24, 2:6] = 1.0
+    rng = np.random.default_rng(3)
+    still, moved = (motion_ghosts(rng, image, 0, strength) for strength in (0.0, 1.0))
+    np.testing.assert_allclose(still, image, atol=1e-5)
+    assert moved[:20, 8:24, 2:6].max() > 0.02
+    assert moved[:, :8].max() < 1e-5
+    assert moved[..., :2].max() < 1e-5
+
+
 def test_corruption_stays_inside_the_mask():
     rng = np.random.default_rng(0)
     mask = np.zeros((24, 24, 24), bool)
@@ -195,12 +223,45 @@ def test_the_tail_is_a_matter_of_values_not_of_places():
 
 def test_real_targets_are_those_of_the_prompt(pairs):
     people = load_paired_subjects(pairs, exclude=('sub-02',))
+    as_acquired = [replace(person, shares=None) for person in people]
     for seed in range(6):
-        sample = real_sample(np.random.default_rng(seed), people, patch=24, n_targets=1)
+        sample = real_sample(np.random.default_rng(seed), as_acquired, patch=24, n_targets=1)
         contrast = parse_prompt(sample.prompts[0]).contrast
         inner = people[0].images[contrast]
         assert sample.targets.max() <= inner.max() + 1e-3
         assert contrast in ('T1w', 'T2w')
+
+
+def test_recontrasted_scan_has_the_signals_of_its_protocol_and_its_own_texture():
+    rng = np.random.default_rng(0)
+    white, cortex, fluid = (np.zeros((24, 24, 24), bool) for _ in range(3))
+    white[2:10], cortex[10:18], fluid[18:22] = True, True, True
+    mask = white | cortex | fluid
+    t1w = white * 1.0 + cortex * 0.7 + fluid * 0.2
+    t2w = (white * 0.4 + cortex * 0.55 + fluid * 1.0) * (
+        1 + 0.03 * rng.standard_normal(mask.shape)
+    )
+    shares = tissue_shares({'T1w': t1w.astype('f4'), 'T2w': t2w.astype('f4')}, mask)
+    for region, share in zip((white, cortex, fluid), shares, strict=False):
+        np.testing.assert_array_equal(share > 0.5, region)
+    short, long = (
+        default_protocol('T2w', 3.0).replace(echo_time=time, repetition_time=4.0)
+        for time in (0.07, 0.13)
+    )
+    means = class_means(t2w, shares)
+    images = [recontrast(t2w, shares.astype('f4'), means, acq) for acq in (short, long)]
+    for image, acquisition in zip(images, (short, long), strict=True):
+        expected = expected_signals(acquisition)[:3]
+        found = [image[region].mean() for region in (white, cortex, fluid)]
+        np.testing.assert_allclose(found, expected, rtol=0.02)
+    ratio = images[0][white] / t2w[white]
+    assert ratio.std() / ratio.mean() < 1e-3
+
+
+def test_people_without_a_t1w_are_not_recontrasted():
+    mask = np.ones((8, 8, 8), bool)
+    assert tissue_shares({'T2w': np.random.default_rng(0).random((8, 8, 8), 'f4')}, mask) is None
+    assert tissue_shares({'T1w': np.ones((8, 8, 8), 'f4')}, mask) is None
 
 
 def test_folder_without_pairs_is_refused(tmp_path):
@@ -246,7 +307,7 @@ def test_training_learns_and_writes_a_usable_model(labelmaps, pairs, tmp_path):
     assert loaded.card['ranges']['T2w']['echo_time'][0] == pytest.approx(0.07)
     volumes = [load_tissue_volume(labelmaps / 'spheres.nii.gz')]
     before, after = (_mean_loss(weights, volumes) for weights in (None, loaded.network))
-    assert after < 0.8 * before
+    assert after < 0.9 * before
 
 
 def _mean_loss(network, volumes) -> float:

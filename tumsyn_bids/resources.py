@@ -1,4 +1,4 @@
-"""How many processors and how much memory this process may really use.
+"""How many processors, how much memory and which GPUs this process may really use.
 
 Inside a container or a batch job the host's figures are wrong: the limits of the control group
 (cgroup v1 and v2), of SLURM and of the processor affinity are asked, and the tightest one counts.
@@ -43,6 +43,38 @@ def available_memory_gb(
     limits += _memory_limits(cgroup_root, proc_cgroup)
     limits += [value * 1024**2 for value in _slurm_memory_mb(env)]
     return min(limits) / GIB
+
+
+def available_gpus(
+    device: str, n_visible: int, *, env: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
+    """Return the GPUs that a run may use, each as the ``CUDA_VISIBLE_DEVICES`` of one process.
+
+    Parameters
+    ----------
+    device : str
+        ``auto``, ``cpu``, ``cuda`` for all of them, or ``cuda:N`` for one, which is returned as
+        an empty text: the process keeps what it has and counts on its own.
+    n_visible : int
+        Devices that CUDA shows to this process; inside a container or a control group those of
+        the job.
+    env : mapping, optional
+        ``CUDA_VISIBLE_DEVICES``, ``SLURM_STEP_GPUS``, ``SLURM_JOB_GPUS`` and
+        ``SLURM_GPUS_ON_NODE`` count where CUDA shows more than that.
+    """
+    env = os.environ if env is None else env
+    if device == 'cpu' or n_visible == 0:
+        return ()
+    if device.startswith('cuda:'):
+        return ('',)
+    if env.get('CUDA_VISIBLE_DEVICES'):
+        return tuple(env['CUDA_VISIBLE_DEVICES'].split(',')[:n_visible])
+    for name in ('SLURM_STEP_GPUS', 'SLURM_JOB_GPUS'):
+        listed = [part for part in env.get(name, '').split(',') if part.isdigit()]
+        if 0 < len(listed) < n_visible:
+            return tuple(listed)
+    count = min([float(n_visible), *_numbers([env.get('SLURM_GPUS_ON_NODE')])])
+    return tuple(map(str, range(max(int(count), 1))))
 
 
 def _affinity() -> int:

@@ -47,15 +47,12 @@ class Registration:
         ``matrix``, over the same points.
     start : str
         What it was found from.
-    warnings : tuple of str
-        What the self-check found.
     """
 
     matrix: np.ndarray
     cost_before: float
     cost_after: float
     start: str = 'header'
-    warnings: tuple[str, ...] = ()
 
 
 def register_rigid(
@@ -119,8 +116,8 @@ def register_rigid(
             remedy='Check that both show the same head',
         )
     if transform == 'rigid':
-        matrix = _polished(judge, matrix)
-        matrix = _polished(_comparison(fixed_img, moving_img, FINE_ZOOM_MM, fixed_mask), matrix)
+        matrix = polished(judge, matrix)
+        matrix = polished(_comparison(fixed_img, moving_img, FINE_ZOOM_MM, fixed_mask), matrix)
         cost = judge.cost(matrix)
     return Registration(matrix, before, cost, name)
 
@@ -181,8 +178,8 @@ def _starts(comparison: Comparison, keep: int = 3) -> list[tuple[str, np.ndarray
     return [(label, pose) for _, label, pose in sorted(optimised, key=lambda item: item[0])]
 
 
-def _polished(comparison: Comparison, matrix: np.ndarray) -> np.ndarray:
-    """Return the motion of least cost near a transform, moved by tenths of millimetres."""
+def polished(comparison: Comparison, matrix: np.ndarray) -> np.ndarray:
+    """Return the transform of least cost near a transform, reached by a rigid motion."""
     found = optimize.minimize(
         lambda pose: comparison.cost(matrix @ comparison.pose(pose)),
         np.zeros(6),

@@ -89,6 +89,7 @@ def synthetic_sidecar(
     model: ModelRecord,
     mask: Path,
     skull_stripped: bool = True,
+    confidence: Mapping | None = None,
     warnings: Sequence[str] = (),
 ) -> dict:
     """Describe a synthetic image.
@@ -104,6 +105,8 @@ def synthetic_sidecar(
         The brain mask that was used, relative to the output directory.
     skull_stripped : bool
         False where that mask holds the whole head.
+    confidence : mapping, optional
+        Figures of :class:`tumsyn_bids.synthesis.confidence.Confidence` and ``verdict``.
     warnings : sequence of str
         Reasons not to trust the image blindly.
     """
@@ -129,6 +132,11 @@ def synthetic_sidecar(
     }
     if task.target.name:
         sidecar['TargetName'] = task.target.name
+    if confidence:
+        sidecar['Confidence'] = {
+            ''.join(word.capitalize() for word in name.split('_')): _rounded(value)
+            for name, value in confidence.items()
+        }
     if warnings:
         sidecar['Warnings'] = list(warnings)
     return sidecar
@@ -264,6 +272,53 @@ def save_scores(rows: Sequence[Mapping], path: str | Path) -> Path:
     path : path-like
     """
     return write_text(path, to_tsv(rows, ('synthetic', 'contrast', 'source')))
+
+
+def save_confidence(rows: Sequence[Mapping], path: str | Path) -> Path:
+    """Write the table that says how far each synthetic image of a session can be trusted.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        ``synthetic`` (BIDS URI), ``contrast``, ``source``, the figures of
+        :class:`tumsyn_bids.synthesis.confidence.Confidence` and ``verdict``.
+    path : path-like
+        The JSON file beside it explains the columns.
+    """
+    path = Path(path)
+    write_sidecar(path, _CONFIDENCE_COLUMNS)
+    rounded = [{name: _rounded(value) for name, value in row.items()} for row in rows]
+    return write_text(path, to_tsv(rounded, tuple(_CONFIDENCE_COLUMNS)))
+
+
+_CONFIDENCE_COLUMNS = {
+    'synthetic': {'Description': 'BIDS URI of the synthetic image'},
+    'contrast': {'Description': 'What it shows'},
+    'source': {'Description': 'Contrast of the acquired scan that it was made from'},
+    'reconstruction': {
+        'Description': 'Pearson correlation, in the middle of the brain, of the source and of '
+        "what the model gives for the source's own acquisition"
+    },
+    'cycle': {
+        'Description': 'The same for the source and what the model makes of the synthetic image'
+    },
+    'prompt_deviation': {
+        'Description': 'Root mean square difference of the brightness of white matter, cortex '
+        'and fluid from that of the sequence equations, the brightest of the three being 1'
+    },
+    'verdict': {
+        'Description': 'That of the worst figure',
+        'Levels': {
+            'pass': 'nothing odd was found',
+            'warn': 'look at the image',
+            'fail': 'do not use the image before you know why',
+        },
+    },
+}
+
+
+def _rounded(value):
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def write_sidecar(path: Path, sidecar: Mapping) -> Path:

@@ -18,6 +18,8 @@ from .tables import read_tsv, to_tsv
 #: the session tables. A table that a later step writes needs one line here.
 SESSION_TABLES: dict[str, str] = {
     'validation': 'sub-*/**/*_desc-validation_scores.tsv',
+    'synthqc': 'sub-*/**/*_desc-synth_qc.tsv',
+    'checks': 'sub-*/**/*_desc-anatomy_qc.tsv',
 }
 
 SYNTHESIS_COLUMNS = (

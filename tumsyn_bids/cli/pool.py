@@ -24,7 +24,7 @@ def process_in_pool(run, jobs: list[SessionJob], progress: Progress, workers: in
     workers : int
     """
     pool = _Pool(run, progress, jobs)
-    with Workers(workers, jobs[0].settings.omp_nthreads) as processes:
+    with Workers(workers, jobs[0].settings.omp_nthreads, jobs[0].gpus) as processes:
         for event in processes.work(pool.queue):
             pool.hear(event)
 

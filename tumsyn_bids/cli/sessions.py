@@ -19,6 +19,7 @@ from ..errors import explain_storage
 from ..plan import SessionPlan
 from ..settings import Settings
 from .crashes import collect_crashes
+from .workers import Line
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,15 @@ class SessionJob:
     model_sha256 : str
     fingerprint : str
         See :func:`tumsyn_bids.bids.status.fingerprint`.
+    gpus : tuple of str
+        ``CUDA_VISIBLE_DEVICES`` of each GPU's owner; empty where none is used.
     """
 
     plan: SessionPlan
     settings: Settings
     model_sha256: str
     fingerprint: str = ''
+    gpus: tuple[str, ...] = ()
 
     def with_threads(self, threads: int) -> SessionJob:
         """Return the same job for a process with so many threads."""
@@ -90,22 +94,30 @@ def step_name(fullname: str) -> str:
     return f'{parent}: {words}' if inner else words
 
 
-def run_session(job: SessionJob, tell: Callable[[str], None]) -> SessionRecord:
+def run_session(job: SessionJob, tell: Line) -> SessionRecord:
     """Process a session in this process, which speaks into the log of the subject from now on."""
     speak_into(job.log_file, job.plan.label)
     set_detail(job.settings.verbose)
     from ..workflows.session import init_session_wf
 
-    workflow = init_session_wf(plan=job.plan, settings=job.settings, model_sha256=job.model_sha256)
+    workflow = init_session_wf(
+        plan=job.plan,
+        settings=job.settings,
+        model_sha256=job.model_sha256,
+        use_cuda=bool(job.gpus),
+    )
     # Where this session lies in the graph of many, so that steps done there count here.
     workflow.base_dir = str(scratch(job.settings) / 'tumsyn_wf')
     clock, begun = StepClock(tell), datetime.now(timezone.utc)
-    error = execute(workflow, [job], 'Linear', {'status_callback': clock})
+    from .steps import GpuElsewherePlugin
+
+    arguments = {'status_callback': clock, 'line': tell, 'log': job.log_file}
+    error = execute(workflow, [job], GpuElsewherePlugin(arguments))
     return settle(job, begun, clock.seconds, error, workflow.visit_desc())
 
 
-def execute(workflow, jobs: list[SessionJob], plugin: str, plugin_args: dict) -> str:
-    """Run a workflow that does some sessions; return what went wrong, if anything did."""
+def execute(workflow, jobs: list[SessionJob], plugin) -> str:
+    """Run a workflow that does some sessions by a plugin; return what went wrong, if anything."""
     from ..workflows.config import configure
     from ..workflows.session import session_name, summary_file
 
@@ -123,7 +135,7 @@ def execute(workflow, jobs: list[SessionJob], plugin: str, plugin_args: dict) ->
             dotfilename=str(settings.log_dir / f'{workflow.name}.dot'), colored=True
         )
     try:
-        workflow.run(plugin=plugin, plugin_args=plugin_args)
+        workflow.run(plugin=plugin)
     except Exception as error:  # noqa: BLE001 - Nipype raises what its nodes raised, of any kind
         return f'{type(error).__name__}: {error}'
     return ''
@@ -171,18 +183,28 @@ def unfinished(job: SessionJob, begun: datetime | None, reason: str, *crashes: P
 def _completed(job: SessionJob, begun: datetime, summary: dict) -> SessionRecord:
     files = [Path(name) for name in summary['outputs']]
     files += [sidecar_path(file) for file in files if sidecar_path(file).is_file()]
-    count = len(job.plan.tasks)
     return _record(
         job,
         begun,
         state='complete',
-        message=f'{count} synthetic image{"" if count == 1 else "s"}',
+        message=_outcome(len(job.plan.tasks), summary['checks']),
         outputs=describe_outputs(job.settings.output_dir, files),
         warnings=tuple(summary['warnings']),
         model=summary['model'],
         scores=tuple(summary['scores']),
+        confidence=tuple(summary['confidence']),
         figures=tuple(summary['figures']),
+        checks=tuple(summary['checks']),
     )
+
+
+def _outcome(n_images: int, checks: list[dict]) -> str:
+    """Say in one line what was made and which checks failed."""
+    made = f'{n_images} synthetic image{"" if n_images == 1 else "s"}'
+    failed = [
+        f'{row["step"]} of the {row["contrast"]}' for row in checks if row['result'] == 'fail'
+    ]
+    return f'{made}; CHECKS FAILED: {", ".join(dict.fromkeys(failed))}' if failed else made
 
 
 def _record(job: SessionJob, begun: datetime | None, **what) -> SessionRecord:

@@ -85,6 +85,7 @@ class ExtractBrainOutputSpec(TraitedSpec):
     method = traits.Str(desc='how the mask was made')
     stripped = traits.Bool(desc='whether the mask leaves the skull out')
     warnings = traits.List(traits.Str(), desc='why the mask should not be trusted blindly')
+    checks = traits.List(traits.Dict(), desc='checks of the mask')
 
 
 class ExtractBrain(Step):
@@ -111,6 +112,7 @@ class ExtractBrain(Step):
             # Without extraction the mask is the image's non-zero part, the whole head maybe.
             'stripped': brain.method != 'none' or bool(is_stripped(img)),
             'warnings': list(brain.warnings),
+            'checks': check_rows('brain mask', self.inputs.scan, brain.checks),
         }
 
 
@@ -129,7 +131,6 @@ class RegisterRigidOutputSpec(TraitedSpec):
     transform_file = File(exists=True, desc='ITK text transform, reference to scan')
     cost_before = traits.Float(desc='cost with the headers alone')
     cost_after = traits.Float(desc='cost with the transform')
-    warnings = traits.List(traits.Str(), desc='why it should not be trusted blindly')
 
 
 class RegisterRigid(Step):
@@ -154,8 +155,53 @@ class RegisterRigid(Step):
             'transform_file': str(path),
             'cost_before': float(found.cost_before),
             'cost_after': float(found.cost_after),
-            'warnings': list(found.warnings),
         }
+
+
+class CheckAlignmentInputSpec(StepInputSpec):
+    """Inputs of :class:`CheckAlignment`."""
+
+    fixed_file = File(exists=True, mandatory=True, desc='bias-corrected reference')
+    moving_file = File(exists=True, mandatory=True, desc='bias-corrected other scan')
+    mask_file = File(exists=True, mandatory=True, desc='brain mask of the reference')
+    transform_file = File(exists=True, mandatory=True, desc='linear, reference to scan')
+    contrast = traits.Str(mandatory=True, desc='contrast of the other scan')
+
+
+class CheckAlignmentOutputSpec(TraitedSpec):
+    """Outputs of :class:`CheckAlignment`."""
+
+    checks = traits.List(traits.Dict(), desc='checks of the alignment')
+    warnings = traits.List(traits.Str(), desc='why it should not be trusted blindly')
+
+
+class CheckAlignment(Step):
+    """Check that an aligned scan shows the head of the reference and fits its brain mask."""
+
+    input_spec = CheckAlignmentInputSpec
+    output_spec = CheckAlignmentOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..anatomy.quality import messages
+        from ..anatomy.selfcheck import check_alignment
+
+        checks = check_alignment(
+            nb.load(self.inputs.fixed_file),
+            nb.load(self.inputs.moving_file),
+            world_of(self.inputs.transform_file),
+            nb.load(self.inputs.mask_file),
+            contrast=self.inputs.contrast,
+        )
+        name = Path(self.inputs.scan).name
+        return {
+            'checks': check_rows('co-registration', self.inputs.scan, checks),
+            'warnings': [f'{name}: {text}' for text in messages(checks)],
+        }
+
+
+def check_rows(step: str, scan: str, checks) -> list[dict]:
+    """Return checks as dictionaries that say which step and scan they belong to."""
+    return [{'step': step, 'scan': scan, **asdict(check)} for check in checks]
 
 
 class ResampleInputSpec(StepInputSpec):

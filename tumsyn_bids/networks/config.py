@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
+#: Tissues of the brain whose signal a prompt can carry.
+N_SIGNALS = 12
+
 
 @dataclass(frozen=True)
 class TextConfig:
@@ -101,6 +104,10 @@ class DecoderConfig:
     local_ensemble : bool
         Whether the eight feature voxels around a point each give an answer, weighted by the
         volume opposite to them, in the place of one answer from interpolated features.
+    mixing : bool
+        Whether the answer is a mixture of the tissue signals that the sequence equations give
+        for the prompt, with shares read from the features, plus what the layers add to it.
+        Needs ``SynthesisConfig.signals``.
     """
 
     hidden: tuple[int, ...] = (3072, 3072, 768, 256)
@@ -108,6 +115,7 @@ class DecoderConfig:
     film: bool = False
     cell: bool = False
     local_ensemble: bool = False
+    mixing: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,9 @@ class SynthesisConfig:
     ----------
     numeric : bool
         Whether the numbers of the prompt are embedded beside its text.
+    signals : bool
+        Whether the embedding of a prompt ends with the signals of the brain's tissues under its
+        acquisition (:func:`tumsyn_bids.physics.expected.expected_signals`).
     tile : int
         Edge of the cubes, in input voxels, in which a volume is processed.
     overlap : float
@@ -141,12 +152,18 @@ class SynthesisConfig:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     numeric: bool = False
+    signals: bool = False
     tile: int = 60
     overlap: float = 0.25
     input_voxel_size: float = 1.0
     tiling: str = 'even'
     intensity: str = 'brain'
     axes: str = 'xyz'
+
+    @property
+    def prompt_dim(self) -> int:
+        """Size of the embedding of a prompt."""
+        return self.text.embed_dim + (N_SIGNALS if self.signals else 0)
 
     def to_dict(self) -> dict:
         """Return a JSON-serialisable mapping."""
@@ -224,18 +241,19 @@ def _embedded() -> SynthesisConfig:
         name='embedded',
         text=TextConfig(width=64, layers=2, heads=4, embed_dim=128),
         encoder=EncoderConfig(
-            n_feats=24,
-            n_resblocks=2,
+            n_feats=16,
+            n_resblocks=1,
             out_dim=32,
             norm='none',
             res_scale=0.5,
-            context_widths=(48, 64, 80),
+            context_widths=(48, 72, 96),
             context_blocks=2,
             conditioned=True,
         ),
         fusion=FusionConfig(heads=4, attention='multihead', mlp=False, pool=4),
-        decoder=DecoderConfig(hidden=(64, 64), coordinates='relative', film=True),
+        decoder=DecoderConfig(hidden=(64, 64), coordinates='relative', film=True, mixing=True),
         numeric=True,
+        signals=True,
         tile=192,
     )
 
@@ -253,8 +271,9 @@ def _tiny() -> SynthesisConfig:
             conditioned=True,
         ),
         fusion=FusionConfig(heads=2, attention='multihead', mlp=False, pool=4),
-        decoder=DecoderConfig(hidden=(16,), coordinates='relative', film=True),
+        decoder=DecoderConfig(hidden=(16,), coordinates='relative', film=True, mixing=True),
         numeric=True,
+        signals=True,
         tile=48,
         input_voxel_size=3.0,
     )

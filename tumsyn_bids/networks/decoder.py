@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .config import DecoderConfig
+from .config import N_SIGNALS, DecoderConfig
 
 
 def make_coord(shape, *, device=None) -> torch.Tensor:
@@ -35,7 +35,8 @@ class ImplicitDecoder(nn.Module):
     dim : int
         Channels of the feature volume.
     text_dim : int
-        Size of the prompt embedding; used only with ``config.film``.
+        Size of the prompt embedding; used only with ``config.film``. With ``config.mixing`` its
+        last entries are the signals of the tissues.
     config : DecoderConfig
     """
 
@@ -48,6 +49,8 @@ class ImplicitDecoder(nn.Module):
         for n_in, n_out in itertools.pairwise(widths):
             layers += [nn.Linear(n_in, n_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
+        # One share more than tissues: what gives no signal.
+        self.shares = nn.Linear(dim, N_SIGNALS + 1) if config.mixing else None
         self.relative = config.coordinates == 'relative'
         self.cell = config.cell
         self.local_ensemble = config.local_ensemble
@@ -147,7 +150,12 @@ class ImplicitDecoder(nn.Module):
         # The last layer in full precision: bfloat16 would leave visible steps of intensity.
         last = linears[-1]
         with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x.float(), last.weight.float(), last.bias.float())[..., 0]
+            answer = F.linear(x.float(), last.weight.float(), last.bias.float())[..., 0]
+        return answer if self.shares is None else answer + self._mixture(points, text)
+
+    def _mixture(self, points, text):
+        shares = self.shares(points).float().softmax(dim=-1)[..., :N_SIGNALS]
+        return torch.einsum('bkn,bn->bk', shares, text[:, -N_SIGNALS:].float())
 
     def _modulated(self, index, layer, x, text):
         if self.film is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .config import SynthesisConfig
+from .config import N_SIGNALS, SynthesisConfig
 from .decoder import ImplicitDecoder
 from .encoder import ResEncoder
 from .fusion import Fusion
-from .text import NumericEncoder, TextEncoder
+from .text import NUMERIC_FEATURES, NumericEncoder, TextEncoder
 
 
 class SynthesisNet(nn.Module):
@@ -25,7 +25,7 @@ class SynthesisNet(nn.Module):
     def __init__(self, config: SynthesisConfig):
         super().__init__()
         self.config = config
-        dim, text_dim = config.encoder.out_dim, config.text.embed_dim
+        dim, text_dim = config.encoder.out_dim, config.prompt_dim
         self.encoder = ResEncoder(config.encoder, text_dim)
         self.fusion = Fusion(dim, text_dim, config.fusion)
         self.imnet = ImplicitDecoder(dim, text_dim, config.decoder)
@@ -38,9 +38,9 @@ class SynthesisNet(nn.Module):
         source : Tensor, shape (B, 1, D, H, W)
         coord : Tensor, shape (B, K, 3)
             See :meth:`ImplicitDecoder.forward`.
-        text : Tensor, shape (B, text_dim)
+        text : Tensor, shape (B, config.prompt_dim)
             Embedded prompt of the target.
-        source_text : Tensor, shape (B, text_dim), optional
+        source_text : Tensor, shape (B, config.prompt_dim), optional
             Embedded prompt of the source, for a conditioned encoder.
         cell : Tensor, shape (3,) or (B, 3), optional
             See :meth:`ImplicitDecoder.forward`.
@@ -64,6 +64,7 @@ class PromptEncoder(nn.Module):
     def __init__(self, config: SynthesisConfig):
         super().__init__()
         self.text = TextEncoder(config.text)
+        self.signals = config.signals
         self.numeric = NumericEncoder(config.text.embed_dim) if config.numeric else None
         # Trained together with the synthesis network, an unbounded embedding lets it diverge.
         self.norm = nn.LayerNorm(config.text.embed_dim) if config.numeric else None
@@ -74,13 +75,17 @@ class PromptEncoder(nn.Module):
         Parameters
         ----------
         ids : Tensor of int64, shape (B, L)
-        numbers : Tensor, shape (B, NUMERIC_FEATURES)
+        numbers : Tensor, shape (B, NUMERIC_FEATURES + N_SIGNALS)
+            Of :func:`tumsyn_bids.synthesis.conditioning.prompt_tensors`.
 
         Returns
         -------
-        Tensor, shape (B, text_dim)
+        Tensor, shape (B, config.prompt_dim)
         """
         embedded = self.text(ids)
-        if self.numeric is None:
+        features, signals = numbers.split([NUMERIC_FEATURES, N_SIGNALS], dim=1)
+        if self.numeric is not None:
+            embedded = self.norm(embedded + self.numeric(features))
+        if not self.signals:
             return embedded
-        return self.norm(embedded + self.numeric(numbers))
+        return torch.cat([embedded, signals.to(embedded)], dim=1)

@@ -18,8 +18,8 @@ import nibabel as nb
 import numpy as np
 from scipy import ndimage
 
+from ..physics.tissues import TISSUES, tissue_of_label
 from . import head
-from .tissues import TISSUES, tissue_of_label
 
 TISSUE_NAMES: tuple[str, ...] = tuple(TISSUES)
 

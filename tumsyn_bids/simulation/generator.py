@@ -18,10 +18,11 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from ..acquisition import Acquisition
+from ..physics.expected import weighted_quantile
+from ..physics.signals import signal
+from ..physics.tissues import TISSUES, Relaxation, relaxation, tissue_of_label
 from .lesions import distance_to_ventricles, draw_lesions
 from .noise import smooth_fields
-from .signals import signal
-from .tissues import TISSUES, Relaxation, relaxation, tissue_of_label
 
 TISSUE_NAMES: tuple[str, ...] = tuple(TISSUES)
 OUTSIDE_BRAIN = ('air', 'eye', 'fat', 'muscle', 'skin', 'mucosa', 'bone', 'marrow', 'optic_nerve')
@@ -116,7 +117,7 @@ _FOLLOWS_T1 = {'t1': 1.0, 't2': 0.6, 't2star': 0.5, 'pd': 0.25}
 
 
 def draw_subject(
-    rng: np.random.Generator, volume: TissueVolume, grid: torch.Tensor, *, lesions: float = 0.4
+    rng: np.random.Generator, volume: TissueVolume, grid: torch.Tensor, *, lesions: float = 0.6
 ) -> Subject:
     """Cut a patch out of an anatomy and give it tissue properties.
 
@@ -171,7 +172,7 @@ def render(subject: Subject, acquisition: Acquisition) -> np.ndarray:
     classes = Relaxation(
         **{key: table[key] * subject.factors[key] for key in maps}, uptake=table['uptake']
     )
-    bright = _weighted_quantile(np.asarray(signal(acquisition, classes)), subject.fractions, 0.98)
+    bright = weighted_quantile(np.asarray(signal(acquisition, classes)), subject.fractions, 0.98)
     return np.where(subject.mask, image / max(bright, 1e-6), 0).astype(np.float32)
 
 
@@ -280,9 +281,3 @@ def _noise(rng, shape, *, smooth: float, white: float) -> np.ndarray:
 def _add_lesions(rng, tissue: np.ndarray, ventricle_mm: np.ndarray) -> np.ndarray:
     lesions = draw_lesions(rng, tissue == TISSUE_NAMES.index('white_matter'), ventricle_mm)
     return np.where(lesions, np.uint8(TISSUE_NAMES.index('white_matter_lesion')), tissue)
-
-
-def _weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float) -> float:
-    order = np.argsort(values)
-    cumulative = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(cumulative, quantile * cumulative[-1])])

@@ -18,10 +18,10 @@ from scipy import ndimage
 
 from ..acquisition import Acquisition
 from ..grids import Grid
+from ..physics.signals import signal
+from ..physics.tissues import relaxation
 from .anatomy import TISSUE_NAMES, Anatomy
 from .phantom import Person, rigid, transform_points
-from .signals import signal
-from .tissues import relaxation
 
 DEFAULT_FIELD_STRENGTH = 3.0
 _BIAS_WAVES = 3

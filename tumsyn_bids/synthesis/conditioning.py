@@ -9,6 +9,7 @@ import torch
 
 from ..networks.text import numeric_features
 from ..networks.tokenizer import get_tokenizer
+from ..physics.expected import expected_signals
 from ..prompt import parse_prompt
 
 
@@ -27,7 +28,8 @@ def prompt_tensors(
     -------
     ids : Tensor of int64, shape (B, context_length)
         Padded with 0.
-    numbers : Tensor of float32, shape (B, NUMERIC_FEATURES)
+    numbers : Tensor of float32, shape (B, NUMERIC_FEATURES + N_SIGNALS)
+        Its numbers, and the signals of the tissues that they make.
 
     Raises
     ------
@@ -39,5 +41,6 @@ def prompt_tensors(
     for row, prompt in zip(ids, prompts, strict=True):
         tokens = get_tokenizer().encode(prompt, context_length)
         row[: len(tokens)] = torch.tensor(tokens)
-    numbers = np.stack([numeric_features(parse_prompt(prompt)) for prompt in prompts])
-    return ids, torch.from_numpy(numbers)
+    read = [parse_prompt(prompt) for prompt in prompts]
+    numbers = [np.concatenate([numeric_features(acq), expected_signals(acq)]) for acq in read]
+    return ids, torch.from_numpy(np.stack(numbers))

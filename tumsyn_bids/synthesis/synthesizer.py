@@ -307,6 +307,11 @@ class Synthesizer:
         return bool(np.abs(half - full).mean() <= _HALF_TOLERANCE * (np.abs(full).mean() + 1e-6))
 
 
+def count_devices() -> int:
+    """Return the number of CUDA devices that this process may use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def find_device(device: str) -> torch.device:
     """Return the device that a user asked for.
 

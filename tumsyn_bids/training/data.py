@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nibabel as nb
@@ -15,6 +15,7 @@ from ..acquisition import CONTRASTS, FIELDS, Acquisition
 from ..anatomy.intensity import largest_part
 from ..errors import UsageError
 from ..grids import Grid, resample
+from ..physics.recontrast import BASES, class_means, recontrast, tissue_shares
 from ..prompt import render_prompt
 from ..simulation.draw import draw_acquisition
 from ..simulation.generator import (
@@ -42,6 +43,8 @@ CONTRAST_WEIGHTS: dict[str, float] = {
 
 #: Part of the samples of a real person that get lesions which that person does not have.
 LESION_SHARE = 0.5
+#: Part of the samples of a real person whose images are turned into those of drawn protocols.
+RECONTRASTED_SHARE = 0.4
 #: Fluid farther from the brain's surface than this belongs to the ventricles.
 VENTRICLES_BELOW_MM = 20.0
 
@@ -85,6 +88,11 @@ class PairedSubject:
         White matter, where lesions may be put; not known without a T1w.
     ventricle : ndarray of uint8, shape (X, Y, Z), optional
         Distance to the ventricles in mm.
+    shares : ndarray of float16, shape (4, X, Y, Z), optional
+        Tissues, see :func:`tumsyn_bids.physics.recontrast.tissue_shares`; not known without a
+        T1w.
+    means : dict of str to ndarray, shape (4,)
+        Of each image over these tissues.
     """
 
     label: str
@@ -94,6 +102,8 @@ class PairedSubject:
     voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)
     white: np.ndarray | None = None
     ventricle: np.ndarray | None = None
+    shares: np.ndarray | None = None
+    means: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def scale_brain(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -179,7 +189,11 @@ def _paired_subject(dataset: Path, folder: Path, images) -> PairedSubject:
     parts = (None, None)
     if 'T1w' in scaled:
         parts = white_matter(scaled['T1w'], mask[box])
-    return PairedSubject(label, person, scaled, mask[box], voxel_size, *parts)
+    shares = tissue_shares(scaled, mask[box])
+    means = {}
+    if shares is not None:
+        means = {name: class_means(array, shares) for name, array in scaled.items()}
+    return PairedSubject(label, person, scaled, mask[box], voxel_size, *parts, shares, means)
 
 
 def white_matter(t1w: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -267,8 +281,9 @@ def real_sample(
     """Draw a sample from a real person.
 
     Where the protocol of the images is not documented, a prompt either leaves it open or says
-    what such an image is usually made with: the images teach what a contrast looks like, the
-    simulation what its parameters do.
+    what such an image is usually made with: these teach what a contrast looks like. Others are
+    turned into images of protocols that are known (:mod:`tumsyn_bids.physics.recontrast`) and
+    teach, beside the simulation, what the parameters do.
     """
     subject = subjects[rng.integers(len(subjects))]
     grid = draw_grid(
@@ -281,16 +296,18 @@ def real_sample(
         bend_voxels=2.0,
     )
     mask = sample_image(subject.mask, grid) > 0.5
-    names = _draw_contrasts(rng, list(subject.images), 1 + n_targets)
-    images = [sample_image(subject.images[name], grid) for name in names]
-    if subject.white is not None and rng.random() < LESION_SHARE:
-        near = sample_image(subject.ventricle, grid)
-        lesions = draw_lesions(rng, sample_image(subject.white, grid) > 0.5, near)
-        images = paint_lesions(rng, images, names, lesions)
+    if subject.shares is not None and rng.random() < RECONTRASTED_SHARE:
+        images, acquisitions = _recontrasted(rng, subject, grid, 1 + n_targets)
+    else:
+        images, acquisitions = _as_acquired(rng, subject, grid, 1 + n_targets)
     source = images[0] * mask
     if rng.random() < 0.7:
         source = corrupt_source(rng, source, mask, strength=0.6)
-    shown, *wanted = (_real_acquisition(rng, name, subject) for name in names)
+    person = {'age': subject.person.age, 'sex': subject.person.sex}
+    shown, *wanted = (
+        acquisition.replace(**person, voxel_size=subject.voxel_size)
+        for acquisition in acquisitions
+    )
     return Sample(
         source=source,
         targets=np.stack(images[1:]) * mask,
@@ -300,12 +317,32 @@ def real_sample(
     )
 
 
-def _real_acquisition(rng, contrast: str, subject: PairedSubject) -> Acquisition:
-    acquisition = Acquisition(contrast=contrast)
-    if rng.random() < 0.8:
-        acquisition = _usual(rng, contrast)
-    person = subject.person
-    return acquisition.replace(age=person.age, sex=person.sex, voxel_size=subject.voxel_size)
+def _recontrasted(rng, subject: PairedSubject, grid, count: int):
+    shares = np.stack([sample_image(share, grid) for share in subject.shares])
+    names = [name for name, base in BASES.items() if base in subject.images]
+    acquisitions = [draw_acquisition(rng, name) for name in _draw_contrasts(rng, names, count)]
+    images = []
+    for acquisition in acquisitions:
+        base = BASES[acquisition.contrast]
+        image = sample_image(subject.images[base], grid)
+        image = recontrast(image, shares, subject.means[base], acquisition)
+        images.append(np.minimum(image, BRIGHTEST))
+    return images, acquisitions
+
+
+def _as_acquired(rng, subject: PairedSubject, grid, count: int):
+    names = _draw_contrasts(rng, list(subject.images), count)
+    images = [sample_image(subject.images[name], grid) for name in names]
+    if subject.white is not None and rng.random() < LESION_SHARE:
+        near = sample_image(subject.ventricle, grid)
+        lesions = draw_lesions(rng, sample_image(subject.white, grid) > 0.5, near)
+        images = paint_lesions(rng, images, names, lesions)
+    known = rng.random(len(names)) < 0.8
+    acquisitions = [
+        _usual(rng, name) if usual else Acquisition(contrast=name)
+        for name, usual in zip(names, known, strict=True)
+    ]
+    return images, acquisitions
 
 
 def _source_prompt(rng, acquisition: Acquisition) -> str:

@@ -43,5 +43,5 @@ def initialise(model: Model) -> Model:
             layer.weight.mul_(0.2)
     output = network.imnet.layers[-1]
     output.weight.mul_(0.1)
-    nn.init.constant_(output.bias, 0.4)
+    nn.init.constant_(output.bias, 0.4 if network.imnet.shares is None else 0.0)
     return model

@@ -7,6 +7,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from ..interfaces.anatomy import (
+    CheckAlignment,
     CorrectBias,
     ExtractBrain,
     RegisterRigid,
@@ -93,6 +94,8 @@ def init_brain_wf(
         How the mask was made and whether it is plausible.
     stripped
         Whether it leaves the skull out.
+    checks
+        Checks of the mask, as dictionaries.
     """
     workflow = Workflow(name=name)
     if method != 'none':
@@ -100,7 +103,9 @@ def init_brain_wf(
         workflow.__desc__ = f'The brain of the reference scan was extracted by {tool}.\n'
     inputnode = pe.Node(IdentityInterface(fields=['scan', 'corrected']), name='inputnode')
     outputnode = pe.Node(
-        IdentityInterface(fields=['mask', 'volume_ml', 'method', 'stripped', 'warnings']),
+        IdentityInterface(
+            fields=['mask', 'volume_ml', 'method', 'stripped', 'warnings', 'checks']
+        ),
         name='outputnode',
     )
     extract_brain = pe.Node(
@@ -117,18 +122,26 @@ def init_brain_wf(
             ('method', 'method'),
             ('stripped', 'stripped'),
             ('warnings', 'warnings'),
+            ('checks', 'checks'),
         ]),
     ])  # fmt: skip
     return workflow
 
 
 def init_coreg_wf(
-    *, seed: int = 2025, n_threads: int = 1, mem_gb: float = 1.5, name: str = 'coreg_wf'
+    *,
+    contrast: str,
+    seed: int = 2025,
+    n_threads: int = 1,
+    mem_gb: float = 1.5,
+    name: str = 'coreg_wf',
 ):
     """Align a scan rigidly with its session's reference and bring it onto the reference's grid.
 
     Parameters
     ----------
+    contrast : str
+        Contrast of the scan.
     seed : int
     n_threads : int
     mem_gb : float
@@ -155,6 +168,8 @@ def init_coreg_wf(
         Cost of the alignment by the headers alone and by the transform.
     warnings
         Doubts about the alignment.
+    checks
+        Checks of the alignment, as dictionaries.
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = """\
@@ -166,11 +181,12 @@ information (ANTs; Avants et al., 2011).
     )
     outputnode = pe.Node(
         IdentityInterface(
-            fields=['transform', 'resampled', 'cost_before', 'cost_after', 'warnings']
+            fields=['transform', 'resampled', 'cost_before', 'cost_after', 'warnings', 'checks']
         ),
         name='outputnode',
     )
     register = pe.Node(RegisterRigid(seed=seed), name='register', n_procs=n_threads, mem_gb=mem_gb)
+    check = pe.Node(CheckAlignment(contrast=contrast), name='check', mem_gb=mem_gb)
     resample = pe.Node(Resample(), name='resample', mem_gb=mem_gb)
     workflow.connect([
         (inputnode, register, [
@@ -185,12 +201,19 @@ information (ANTs; Avants et al., 2011).
             ('reference', 'grid_file'),
         ]),
         (register, resample, [('transform_file', 'transform_file')]),
+        (inputnode, check, [
+            ('scan', 'scan'),
+            ('corrected', 'moving_file'),
+            ('reference', 'fixed_file'),
+            ('mask', 'mask_file'),
+        ]),
+        (register, check, [('transform_file', 'transform_file')]),
         (register, outputnode, [
             ('transform_file', 'transform'),
             ('cost_before', 'cost_before'),
             ('cost_after', 'cost_after'),
-            ('warnings', 'warnings'),
         ]),
+        (check, outputnode, [('warnings', 'warnings'), ('checks', 'checks')]),
         (resample, outputnode, [('out_file', 'resampled')]),
     ])  # fmt: skip
     return workflow

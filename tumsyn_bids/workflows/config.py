@@ -20,6 +20,8 @@ def configure(workflow, *, crash_dir: Path, stop_on_first_crash: bool = False) -
         'create_report': 'false',
         'check_version': 'false',
         'poll_sleep_duration': '0.1',
+        # Seconds that a file server may take to show the result of a batch job.
+        'job_finished_timeout': '15',
     }
     workflow.config['execution'] = execution
     for name in workflow.list_node_names():

@@ -10,6 +10,8 @@ from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 from ..bids.morphometry import measured_image
 from ..interfaces.derivatives import (
     Summarize,
+    WriteChecks,
+    WriteConfidence,
     WriteMask,
     WritePreproc,
     WriteScores,
@@ -31,6 +33,7 @@ def init_tumsyn_wf(
     plans: list[SessionPlan],
     settings: Settings,
     model_sha256: str = '',
+    use_cuda: bool = False,
     name: str = 'tumsyn_wf',
 ):
     """Put many sessions into one graph, for Nipype plugins that spread it over a cluster.
@@ -40,17 +43,23 @@ def init_tumsyn_wf(
     plans : list of SessionPlan
     settings : Settings
     model_sha256 : str
+    use_cuda : bool
+        See :func:`init_session_wf`.
     name : str
     """
     workflow = Workflow(name=name)
-    workflow.add_nodes([
-        init_session_wf(plan=plan, settings=settings, model_sha256=model_sha256) for plan in plans
-    ])  # fmt: skip
+    common = {'settings': settings, 'model_sha256': model_sha256, 'use_cuda': use_cuda}
+    workflow.add_nodes([init_session_wf(plan=plan, **common) for plan in plans])
     return workflow
 
 
 def init_session_wf(
-    *, plan: SessionPlan, settings: Settings, model_sha256: str = '', name: str | None = None
+    *,
+    plan: SessionPlan,
+    settings: Settings,
+    model_sha256: str = '',
+    use_cuda: bool = False,
+    name: str | None = None,
 ):
     """Make everything that the plan of a session asks for.
 
@@ -60,6 +69,8 @@ def init_session_wf(
     settings : Settings
     model_sha256 : str
         Of the model, so that results of another one are not taken from the work directory.
+    use_cuda : bool
+        The network takes a GPU slot of the plugin, if it has such.
     name : str, optional
         ``<session>_wf`` if not given.
     """
@@ -69,10 +80,11 @@ def init_session_wf(
     session.add_scans()
     session.add_brain()
     session.add_coregistrations()
-    session.add_syntheses(model_sha256)
+    session.add_syntheses(model_sha256, use_cuda)
     session.add_scores()
     session.add_morphometry()
     session.add_figures()
+    session.add_checks()
     session.add_summary()
     return workflow
 
@@ -139,6 +151,7 @@ class _Session:
             if path == self.plan.reference:
                 continue
             coreg = init_coreg_wf(
+                contrast=self.plan.scan(path).contrast,
                 seed=self.settings.random_seed,
                 n_threads=self.settings.omp_nthreads,
                 name=f'coreg_{name}_wf',
@@ -159,7 +172,7 @@ class _Session:
             ])  # fmt: skip
             self.coreg[path] = coreg
 
-    def add_syntheses(self, model_sha256: str) -> None:
+    def add_syntheses(self, model_sha256: str, use_cuda: bool) -> None:
         for source, indices in self.sources.items():
             name = self.names[source]
             synthesis = init_synthesis_wf(
@@ -168,6 +181,7 @@ class _Session:
                 model=self.settings.model,
                 model_sha256=model_sha256,
                 device=self.settings.device,
+                use_cuda=use_cuda,
                 n_threads=self.settings.omp_nthreads,
                 name=f'synthesis_from_{name}_wf',
             )
@@ -185,9 +199,14 @@ class _Session:
                     ('outputnode.synthetic', 'in_files'),
                     ('outputnode.model', 'model'),
                     ('outputnode.warnings', 'warnings'),
+                    ('outputnode.confidence', 'confidence'),
                 ]),
             ])  # fmt: skip
             self.synthesis[source] = synthesis
+        if self.sources:
+            write = self._writer(WriteConfidence, 'write_confidence')
+            write.inputs.tasks = [index for indices in self.sources.values() for index in indices]
+            join(self.workflow, self._judged(), write, 'confidence')
 
     def add_scores(self) -> None:
         validated = self._validated()
@@ -292,11 +311,20 @@ class _Session:
                 (self.brain, draw, [('outputnode.mask', 'mask_file')]),
             ])  # fmt: skip
 
+    def add_checks(self) -> None:
+        self.checks = self._writer(WriteChecks, 'write_checks')
+        checked = (self.brain, *self.coreg.values())
+        join(
+            self.workflow, [(part, 'outputnode.checks') for part in checked], self.checks, 'checks'
+        )
+
     def add_summary(self) -> None:
         summarize = write_node(Summarize, plan=self.plan, settings=self.settings, name='summarize')
         summarize.inputs.summary_file = str(summary_file(self.plan, self.settings))
         join(self.workflow, self.written, summarize, 'outputs')
         join(self.workflow, self.scored, summarize, 'scores')
+        join(self.workflow, self._judged(), summarize, 'confidence')
+        summarize.inputs.tasks = [index for indices in self.sources.values() for index in indices]
         join(self.workflow, self.drawn, summarize, 'figures')
         preprocs, syntheses = self.preproc.values(), list(self.synthesis.values())
         findings = [(preproc, 'outputnode.findings') for preproc in preprocs]
@@ -306,8 +334,13 @@ class _Session:
         doubtful = (self.brain, *self.coreg.values(), *self.doubting)
         doubts = [(part, 'outputnode.warnings') for part in doubtful]
         join(self.workflow, doubts, summarize, 'doubts')
+        self.workflow.connect(self.checks, 'checks', summarize, 'checks')
         if syntheses:
             self.workflow.connect(syntheses[0], 'outputnode.model', summarize, 'model')
+
+    def _judged(self) -> list[tuple]:
+        """Return where the figures of confidence come from, source by source."""
+        return [(synthesis, 'outputnode.confidence') for synthesis in self.synthesis.values()]
 
     def _writer(self, interface, name: str, output: str = 'out_file', scan: str = ''):
         node = write_node(interface, plan=self.plan, settings=self.settings, name=name, scan=scan)

@@ -19,6 +19,7 @@ def init_synthesis_wf(
     model: str = 'embedded',
     model_sha256: str = '',
     device: str = 'auto',
+    use_cuda: bool = False,
     n_threads: int = 1,
     mem_gb: float = 4.0,
     name: str = 'synthesis_wf',
@@ -39,6 +40,8 @@ def init_synthesis_wf(
     model_sha256 : str
         So that results of another model are not taken from the work directory.
     device : str
+    use_cuda : bool
+        Take a GPU slot of the plugin.
     n_threads : int
     mem_gb : float
     name : str
@@ -61,7 +64,9 @@ def init_synthesis_wf(
     model
         Name, version and SHA-256 of the model, as a dictionary.
     warnings
-        For each task, what lies outside of what the model has learned.
+        For each task, what lies outside of what the model has learned, and what is doubtful.
+    confidence
+        For each task, the figures of confidence.
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = """\
@@ -73,7 +78,8 @@ manufacturer, imaging parameters, age and sex). Synthetic images are predictions
         IdentityInterface(fields=['scan', 'corrected', 'mask', 'transform']), name='inputnode'
     )
     outputnode = pe.Node(
-        IdentityInterface(fields=['synthetic', 'model', 'warnings']), name='outputnode'
+        IdentityInterface(fields=['synthetic', 'model', 'warnings', 'confidence']),
+        name='outputnode',
     )
     synthesize = pe.Node(
         Synthesize(
@@ -83,9 +89,11 @@ manufacturer, imaging parameters, age and sex). Synthetic images are predictions
             model=model,
             model_sha256=model_sha256,
             device=device,
+            use_cuda=use_cuda,
         ),
         name='synthesize',
-        n_procs=n_threads,
+        # Nipype counts GPU slots by this number.
+        n_procs=1 if use_cuda else n_threads,
         mem_gb=mem_gb,
     )
     workflow.connect([
@@ -99,6 +107,7 @@ manufacturer, imaging parameters, age and sex). Synthetic images are predictions
             ('out_files', 'synthetic'),
             ('model', 'model'),
             ('warnings', 'warnings'),
+            ('confidence', 'confidence'),
         ]),
     ])  # fmt: skip
     return workflow

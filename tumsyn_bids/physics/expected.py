@@ -1,0 +1,100 @@
+"""What the tissues of a brain look like under an acquisition, as a vector for the network."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..acquisition import Acquisition
+from ..networks.config import N_SIGNALS
+from ..protocols import default_protocol
+from .signals import signal
+from .tissues import Relaxation, relaxation
+
+#: Tissues whose signal the network is told, and the share of each in a brain as brain extraction
+#: leaves it: rounded means over label maps of SynthSeg's training set, up to 3 mm outside the
+#: parenchyma. Structures that look like another one are counted with that.
+BRAIN_SHARES: dict[str, float] = {
+    'white_matter': 0.311,
+    'cortex': 0.386,
+    'csf': 0.238,
+    'caudate': 0.006,
+    'putamen': 0.007,
+    'pallidum': 0.002,
+    'thalamus': 0.010,
+    'hippocampus': 0.007,
+    'brain_stem': 0.020,
+    'white_matter_lesion': 0.002,
+    'choroid_plexus': 0.002,
+    'vessel': 0.009,
+}
+#: Brightest value that is handed to the network.
+_LARGEST = 3.0
+#: An inversion recovery takes longer than this; a shorter TR (s) without a TI has none, unless it
+#: is the echo spacing that some vendors write.
+_SHORTEST_INVERSION_TR = 1.2
+
+
+def expected_signals(acquisition: Acquisition) -> np.ndarray:
+    """Return the signal of each tissue under an acquisition, by the sequence equations.
+
+    Parameters that are unknown are those of the default protocol of the contrast; so are all of
+    them where those that are known do not make a sequence.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+
+    Returns
+    -------
+    ndarray of float32, shape (N_SIGNALS,)
+        In the order of :data:`BRAIN_SHARES`; the 98th percentile of a brain with these shares
+        is 1. Zeros if the contrast is unknown.
+    """
+    if acquisition.contrast is None:
+        return np.zeros(N_SIGNALS, dtype=np.float32)
+    default = default_protocol(acquisition.contrast, acquisition.field_strength)
+    for candidate in (_completed(acquisition, default), default):
+        try:
+            values = tissue_signals(candidate)
+        except (ValueError, ArithmeticError):
+            continue
+        if np.isfinite(values).all() and values.max() > 0:
+            break
+    shares = np.array(list(BRAIN_SHARES.values()))
+    bright = weighted_quantile(values, shares, 0.98)
+    return np.clip(values / max(bright, 1e-6), 0, _LARGEST).astype(np.float32)
+
+
+def tissue_signals(acquisition: Acquisition) -> np.ndarray:
+    """Return the signal of each tissue of :data:`BRAIN_SHARES`, not scaled.
+
+    Raises
+    ------
+    ValueError
+        If a parameter that the sequence needs is unknown or the timing is impossible.
+    """
+    rows = [relaxation(name, acquisition.field_strength or 3.0) for name in BRAIN_SHARES]
+    keys = ('t1', 't2', 't2star', 'pd', 'uptake')
+    table = {key: np.array([getattr(row, key) for row in rows]) for key in keys}
+    return np.asarray(signal(acquisition, Relaxation(**table)))
+
+
+def weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float) -> float:
+    """Return the smallest value below or at which a part ``quantile`` of the weight lies."""
+    order = np.argsort(values)
+    cumulative = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(cumulative, quantile * cumulative[-1])])
+
+
+def _completed(acquisition: Acquisition, default: Acquisition) -> Acquisition:
+    tr, angle = acquisition.repetition_time, acquisition.flip_angle
+    may_invert = tr is None or tr > _SHORTEST_INVERSION_TR
+    if acquisition.contrast in ('T1w', 'T1CE') and acquisition.inversion_time is None:
+        if tr is None and angle is not None and angle >= 60:
+            # A spin echo of which nothing else is known.
+            return acquisition.filled_from(
+                default.replace(inversion_time=None, repetition_time=0.5, echo_time=0.012)
+            )
+        if not may_invert:
+            return acquisition.filled_from(default.replace(inversion_time=None))
+    return acquisition.filled_from(default)
