@@ -108,6 +108,40 @@ def measured_image(plan: SessionPlan) -> MeasuredImage | None:
     return None
 
 
+def validated_t1w(plan: SessionPlan) -> int | None:
+    """Return the task that makes a synthetic T1w to be compared with the acquired one, if any."""
+    for index, task in enumerate(plan.tasks):
+        if task.purpose == 'validate' and task.target.contrast == 'T1w':
+            return index
+    return None
+
+
+def save_agreement(
+    rows: Sequence[Mapping],
+    plan: SessionPlan,
+    task: int,
+    *,
+    bids_dir: str | Path,
+    output_dir: str | Path,
+) -> Path:
+    """Write how measures from the synthetic T1w agree with those from the acquired one."""
+    person = {'subject': plan.subject, 'session': plan.session, 'desc': 'validation'}
+    path = Path(output_dir) / derivative_path(person, 'morph', extension='.tsv')
+    paths, acquired = session_paths(plan), measured_image(plan)
+    sidecar = {
+        'Description': 'Measures of brain structures from a synthetic T1w against those from the '
+        'acquired T1w of the same session; differences are synthetic minus acquired',
+        'Sources': [
+            own_uri(paths.preproc[acquired.scan]),
+            own_uri(paths.synthetic[task]),
+            raw_uri(acquired.scan, bids_dir),
+        ],
+        'dice': {'Description': 'Overlap of the structure (Dice)'},
+    }
+    write_sidecar(path, sidecar)
+    return write_text(path, to_tsv(rows, ('index', 'name', 'dice')))
+
+
 def morphometry_paths(plan: SessionPlan) -> MorphometryPaths:
     """Name the outputs of a session's morphometry."""
     person = {'subject': plan.subject, 'session': plan.session}

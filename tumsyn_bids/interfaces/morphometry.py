@@ -197,6 +197,41 @@ def _gifti(surfaces: dict) -> dict:
     }
 
 
+class AgreementInputSpec(WriteInputSpec):
+    """Inputs of :class:`WriteAgreement`."""
+
+    task = traits.Int(mandatory=True, desc='index of the task that makes the synthetic T1w')
+    acquired_labels = File(exists=True, mandatory=True, desc='structures on the acquired T1w')
+    acquired_measures = File(exists=True, mandatory=True, desc='measures on the acquired T1w')
+    synthetic_labels = File(exists=True, mandatory=True, desc='structures on the synthetic T1w')
+    synthetic_measures = File(exists=True, mandatory=True, desc='measures on the synthetic T1w')
+
+
+class WriteAgreement(Write):
+    """Write how measures from a synthetic T1w agree with those from the acquired one."""
+
+    input_spec = AgreementInputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..bids.morphometry import save_agreement
+        from ..morphometry.agreement import agreement_rows, dice_by_label
+
+        inputs = self.inputs
+        labels = nb.load(inputs.acquired_labels), nb.load(inputs.synthetic_labels)
+        records = [
+            json.loads(Path(name).read_text())
+            for name in (inputs.acquired_measures, inputs.synthetic_measures)
+        ]
+        path = save_agreement(
+            agreement_rows(*records, dice_by_label(*labels)),
+            self.plan,
+            inputs.task,
+            bids_dir=inputs.bids_dir,
+            output_dir=inputs.output_dir,
+        )
+        return {'out_file': str(path)}
+
+
 class DrawMorphometryInputSpec(WriteInputSpec):
     """Inputs of :class:`DrawMorphometry`."""
 
