@@ -19,6 +19,7 @@ from ..anatomy.conversion import array_to_ants
 from ..anatomy.intensity import carried_mask
 from ..errors import ScanError
 from ..grids import Grid, resample
+from .guided import guided_tissues
 from .labels import PERSONAL, atlas_file, structures, template_file
 from .refinement import Tissues, refine
 
@@ -96,8 +97,8 @@ def segment_brain(
     """
     limit_threads(threads)
     brain, inside, grid = working_image(t1w, mask)
-    tissues = segment_tissues(brain, inside, grid)
     labels, affine, volume = _carried_labels(brain, grid, seed)
+    tissues = guided_tissues(brain, inside, labels, grid.zooms)
     return Segmentation(
         refine(labels, tissues, inside, grid.zooms), tissues, brain, inside, grid, affine, volume
     )
