@@ -8,7 +8,7 @@ from pathlib import Path
 MISSING_METADATA_POLICIES = ('error', 'warn', 'none')
 COREGISTRATIONS = ('rigid', 'affine', 'syn')
 SKULL_STRIP_METHODS = ('ants', 'hd-bet', 'none')
-MORPHOMETRY_LEVELS = ('none', 'volumes')
+MORPHOMETRY_LEVELS = ('none', 'volumes', 'full')
 CLEAN_WORKDIR_POLICIES = ('never', 'on-success')
 
 
@@ -46,7 +46,7 @@ class Settings:
         Segment grey matter, white matter and CSF of each session's T1w.
     output_spaces : tuple of str
         Standard spaces in which images are written as well, as in ``MNI152NLin2009cAsym:res-2``.
-    morphometry : {'none', 'volumes'}
+    morphometry : {'none', 'volumes', 'full'}
         What is measured of each session's T1w.
     fs_subjects_dir : Path or None
         Where files in the formats of FreeSurfer go; nowhere if not given.

@@ -24,6 +24,7 @@ swi
 *_scores.*
 *_qc.*
 *_morph.*
+*_hemi-*
 group_*
 """
 

@@ -40,6 +40,7 @@ ENTITY_KEYS: dict[str, str] = {
     'from': 'from',
     'to': 'to',
     'mode': 'mode',
+    'hemisphere': 'hemi',
     'space': 'space',
     'segmentation': 'seg',
     'resolution': 'res',

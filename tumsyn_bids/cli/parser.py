@@ -249,7 +249,8 @@ def _add_processing(group) -> None:
         '--morphometry',
         choices=settings.MORPHOMETRY_LEVELS,
         default='none',
-        help="volumes of brain structures from each session's T1w (default: none)",
+        help="volumes of brain structures from each session's T1w; full: also thickness of the "
+        'cortex and surfaces, which takes much longer (default: none)',
     )
     option(
         group,

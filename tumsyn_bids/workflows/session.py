@@ -7,7 +7,7 @@ from pathlib import Path
 
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
-from ..bids.morphometry import MeasuredImage, measured_image
+from ..bids.morphometry import MeasuredImage, measured_image, validated_t1w
 from ..interfaces.derivatives import (
     Summarize,
     WriteChecks,
@@ -19,7 +19,7 @@ from ..interfaces.derivatives import (
     WriteTransform,
 )
 from ..interfaces.figures import DrawMask, DrawRegistration, DrawSynthetic, DrawValidation
-from ..interfaces.morphometry import DrawMorphometry, WriteMorphometry
+from ..interfaces.morphometry import DrawMorphometry, WriteAgreement, WriteMorphometry
 from ..plan import SessionPlan
 from ..settings import Settings
 from .anatomy import init_brain_wf, init_coreg_wf, init_preproc_wf
@@ -266,23 +266,18 @@ class _Session(StandardSpaces, TissueSegmentation):
         measured = measured_image(self.plan)
         if self.settings.morphometry == 'none' or measured is None:
             return
-        morphometry = init_morphometry_wf(
-            seed=self.settings.random_seed, n_threads=self.settings.omp_nthreads
-        )
-        morphometry.inputs.inputnode.scan = measured.scan
+        morphometry, source, image = self._measure(measured, 'morphometry_wf')
         write = self._writer(WriteMorphometry, 'write_morphometry', 'out_files', measured.scan)
         if self.settings.fs_subjects_dir:
             write.inputs.subjects_dir = str(self.settings.fs_subjects_dir)
         draw = self._drawer(DrawMorphometry, 'draw_morphometry', measured.scan)
-        source, image = self._measured(measured)
         self.workflow.connect([
-            (source, morphometry, [(image, 'inputnode.t1w')]),
             (source, write, [(image, 'in_file')]),
-            (self.brain, morphometry, [('outputnode.mask', 'inputnode.mask')]),
             (morphometry, write, [
                 ('outputnode.labels', 'labels_file'),
                 ('outputnode.brain', 'brain_file'),
                 ('outputnode.measures', 'measures_file'),
+                ('outputnode.surfaces', 'surface_files'),
                 ('outputnode.warnings', 'warnings'),
             ]),
             (morphometry, draw, [
@@ -291,7 +286,44 @@ class _Session(StandardSpaces, TissueSegmentation):
                 ('outputnode.measures', 'measures_file'),
             ]),
         ])  # fmt: skip
+        self._compare_measures(morphometry, measured)
+
+    def _measure(self, measured: MeasuredImage, name: str) -> tuple:
+        """Wire the measurement of an image; return it, and where the image comes from."""
+        morphometry = init_morphometry_wf(
+            level=self.settings.morphometry,
+            seed=self.settings.random_seed,
+            n_threads=self.settings.omp_nthreads,
+            name=name,
+        )
+        morphometry.inputs.inputnode.scan = measured.scan
+        source, image = self._measured(measured)
+        self.workflow.connect([
+            (source, morphometry, [(image, 'inputnode.t1w')]),
+            (self.brain, morphometry, [('outputnode.mask', 'inputnode.mask')]),
+        ])  # fmt: skip
         self.doubting.append(morphometry)
+        return morphometry, source, image
+
+    def _compare_measures(self, acquired: Workflow, measured: MeasuredImage) -> None:
+        """Measure a synthetic T1w as well where the session has both, and compare."""
+        task = validated_t1w(self.plan)
+        if task is None or measured.task is not None:
+            return
+        other = MeasuredImage(self.plan.tasks[task].source, task)
+        synthetic, *_ = self._measure(other, 'morphometry_of_synthetic_wf')
+        write = self._writer(WriteAgreement, 'write_agreement', scan=measured.scan)
+        write.inputs.task = task
+        self.workflow.connect([
+            (acquired, write, [
+                ('outputnode.labels', 'acquired_labels'),
+                ('outputnode.measures', 'acquired_measures'),
+            ]),
+            (synthetic, write, [
+                ('outputnode.labels', 'synthetic_labels'),
+                ('outputnode.measures', 'synthetic_measures'),
+            ]),
+        ])  # fmt: skip
 
     def _measured(self, measured: MeasuredImage) -> tuple:
         """Return where the image that a session is measured on comes from."""
