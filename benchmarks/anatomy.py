@@ -12,6 +12,9 @@ each moving scan is displaced first by random rotations and shifts of the given 
 Brain masks: each scan as the only one of its session. Dice, volume, and what is too much and too
 little (ml), within the slices that the reference mask covers.
 
+Checks (``--parts checks``): each scan laid on the first scan of its own session, and on that of
+another person: what the self-check measures, which has to tell the two apart.
+
 Example::
 
     python benchmarks/anatomy.py --data ../shared/data/ds-openms --json anatomy.json
@@ -35,7 +38,9 @@ from tumsyn_bids.anatomy.bias import correct_bias
 from tumsyn_bids.anatomy.brain import extract_brain
 from tumsyn_bids.anatomy.conversion import read_itk
 from tumsyn_bids.anatomy.geometry import sanitize
-from tumsyn_bids.anatomy.registration import register_rigid
+from tumsyn_bids.anatomy.quality import worst
+from tumsyn_bids.anatomy.registration import register_linear
+from tumsyn_bids.anatomy.selfcheck import check_alignment
 from tumsyn_bids.grids import Grid, resample
 
 CONTRASTS = ('T1w', 'T2w', 'FLAIR')
@@ -92,11 +97,13 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     sessions = _sessions(options.data)
     prepared: dict = {}
-    results = {'brain': [], 'registration': []}
+    results = {'brain': [], 'registration': [], 'checks': []}
     if 'brain' in options.parts:
         results['brain'] = _brain_table(sessions, prepared, options)
     if 'registration' in options.parts:
         results['registration'] = _registration_table(sessions, prepared, options)
+    if 'checks' in options.parts:
+        results['checks'] = _check_table(sessions, prepared, options)
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + '\n')
     return 0 if _passes(results) else 1
@@ -113,6 +120,8 @@ def _passes(results: dict) -> bool:
         print(f'\nTRE: mean {np.mean(errors):.2f} mm, largest {max(errors):.2f} mm', end=' ')
         print(f'(bars {TRE_MEAN_MM}, {TRE_PAIR_MM})')
         passed &= np.mean(errors) <= TRE_MEAN_MM and max(errors) <= TRE_PAIR_MM
+    for row in results['checks']:
+        passed &= (row['likeness-to-mirrored'] == 'pass') == row['same_person']
     return bool(passed)
 
 
@@ -160,9 +169,7 @@ def _mask_row(session, contrast, img, brain, seconds) -> dict:
 
 
 def _registration_table(sessions, prepared, options) -> list[dict]:
-    print(
-        '\nsession         fixed <- moving   apart (mm)  TRE mean  largest   s    start; warnings'
-    )
+    print('\nsession         fixed <- moving   apart (mm)  TRE mean  largest   s    start')
     rng = np.random.default_rng(options.seed)
     rows = []
     for session in sessions:
@@ -178,7 +185,7 @@ def _registration_table(sessions, prepared, options) -> list[dict]:
                 moving = nb.Nifti1Image(moving.dataobj, move @ moving.affine)
                 truth = move @ truth
             started = time.perf_counter()
-            found = register_rigid(fixed, moving, fixed_mask=mask, threads=options.threads)
+            found = register_linear(fixed, moving, fixed_mask=mask, threads=options.threads)
             seconds = time.perf_counter() - started
             there = apply_affine(truth, points)
             error = np.linalg.norm(apply_affine(found.matrix, points) - there, axis=1)
@@ -195,10 +202,43 @@ def _registration_table(sessions, prepared, options) -> list[dict]:
             print(
                 f'{session.label:15} {present[0]:5} <- {contrast:6} {row["apart"]:11.1f}',
                 f'{row["tre_mean"]:9.2f} {row["tre_largest"]:9.2f} {seconds:6.1f}   {found.start}',
-                '; '.join(found.warnings),
                 flush=True,
             )
     return rows
+
+
+def _check_table(sessions, prepared, options) -> list[dict]:
+    print('\nfixed <- moving                          values; worst result')
+    references = {}
+    for session in sessions:
+        contrast = next(name for name in CONTRASTS if session.scan(name).exists())
+        fixed = _prepared(session, contrast, prepared)
+        mask = extract_brain(fixed, contrast, threads=options.threads).img
+        references.setdefault(session.subject, (session, contrast, fixed, mask))
+    rows = []
+    for session in sessions:
+        people = list(references)
+        other = people[(people.index(session.subject) + 1) % len(people)]
+        for contrast in ('T2w', 'FLAIR'):
+            for person in (session.subject, other):
+                if session.scan(contrast).exists():
+                    moving = _prepared(session, contrast, prepared)
+                    rows.append(_checked(references[person], session, contrast, moving, options))
+    return rows
+
+
+def _checked(reference, session, contrast, moving, options) -> dict:
+    of, of_contrast, fixed, mask = reference
+    found = register_linear(fixed, moving, fixed_mask=mask, threads=options.threads)
+    checks = check_alignment(fixed, moving, found.matrix, mask, contrast=contrast)
+    print(
+        f'{of.label} {of_contrast} <- {session.label} {contrast:6}',
+        ' '.join(f'{check.measure} {check.value:.2f}' for check in checks),
+        worst(check.result for check in checks),
+        flush=True,
+    )
+    same = of.subject == session.subject
+    return {'same_person': same, **{check.measure: check.result for check in checks}}
 
 
 def _displacement(rng, size: float, centre: np.ndarray) -> np.ndarray:
@@ -231,7 +271,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--data', type=Path, required=True, metavar='DATASET')
     parser.add_argument(
-        '--parts', nargs='+', choices=('brain', 'registration'), default=('brain', 'registration')
+        '--parts',
+        nargs='+',
+        choices=('brain', 'registration', 'checks'),
+        default=('brain', 'registration'),
     )
     parser.add_argument(
         '--displace', type=float, default=0, metavar='SIZE', help='degrees and mm (none if 0)'

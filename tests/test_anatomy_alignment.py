@@ -12,7 +12,7 @@ from tumsyn_bids.anatomy.bias import correct_bias
 from tumsyn_bids.anatomy.brain import extract_brain, is_stripped
 from tumsyn_bids.anatomy.conversion import read_itk
 from tumsyn_bids.anatomy.geometry import sanitize
-from tumsyn_bids.anatomy.registration import register_rigid, similarity
+from tumsyn_bids.anatomy.registration import register_linear, similarity
 from tumsyn_bids.errors import ScanError
 from tumsyn_bids.grids import Grid, resample
 
@@ -59,7 +59,7 @@ def displaced(img, degrees, shift, centre):
 def test_the_true_motion_between_contrasts_is_found(pair):
     fixed, moving, mask, truth = pair
     assert distances(np.eye(4), truth, mask).mean() > 3
-    found = register_rigid(fixed, moving, fixed_mask=mask, threads=1)
+    found = register_linear(fixed, moving, fixed_mask=mask, threads=1)
     error = distances(found.matrix, truth, mask)
     assert error.mean() < 0.5
     assert error.max() < 1.0
@@ -76,14 +76,14 @@ def test_a_large_displacement_is_recovered(pair, degrees, shift):
     fixed, moving, mask, truth = pair
     centre = apply_affine(mask.affine, np.argwhere(np.asarray(mask.dataobj) > 0)).mean(axis=0)
     moved, move = displaced(moving, degrees, shift, centre)
-    found = register_rigid(fixed, moved, fixed_mask=mask, threads=1)
+    found = register_linear(fixed, moved, fixed_mask=mask, threads=1)
     assert distances(found.matrix, move @ truth, mask).mean() < 0.5
 
 
 def test_a_registration_is_the_same_each_time(pair):
     fixed, moving, mask, _ = pair
     first, second = (
-        register_rigid(fixed, moving, fixed_mask=mask, threads=1, seed=5) for _ in range(2)
+        register_linear(fixed, moving, fixed_mask=mask, threads=1, seed=5) for _ in range(2)
     )
     np.testing.assert_array_equal(first.matrix, second.matrix)
 
@@ -92,7 +92,7 @@ def test_scans_that_do_not_overlap_are_refused(pair):
     fixed, moving, mask, _ = pair
     empty = nb.Nifti1Image(np.zeros(mask.shape, np.uint8), mask.affine)
     with pytest.raises(ScanError, match='nothing to compare'):
-        register_rigid(fixed, moving, fixed_mask=empty, threads=1)
+        register_linear(fixed, moving, fixed_mask=empty, threads=1)
 
 
 @pytest.mark.parametrize(('scan', 'contrast'), [('sub-01', 'T1w'), ('sub-02', 'FLAIR')])

@@ -68,6 +68,7 @@ def plan() -> SessionPlan:
 
 def all_paths(paths: naming.SessionPaths) -> list[Path]:
     images = [paths.mask, *paths.preproc.values(), *paths.transforms.values(), *paths.synthetic]
+    images += paths.inverse_transforms.values()
     return [*images, paths.scores, *(figure.path for figure in paths.figures)]
 
 
@@ -194,6 +195,21 @@ def test_synthetic_image_says_so_and_keeps_its_geometry(tmp_path, plan):
     assert img.header.get_xyzt_units()[0] == 'mm'
 
 
+def test_confidence_goes_to_the_sidecar_and_to_a_table(plan, tmp_path):
+    figures = {'reconstruction': 0.987654, 'cycle': 0.9, 'verdict': 'pass'}
+    sidecar = derivatives.synthetic_sidecar(
+        plan, plan.tasks[1], bids_dir=RAW, model=MODEL, mask=Path('m.nii.gz'), confidence=figures
+    )
+    assert sidecar['Confidence'] == {'Reconstruction': 0.9877, 'Cycle': 0.9, 'Verdict': 'pass'}
+    path = tmp_path / 'sub-01_desc-synth_qc.tsv'
+    derivatives.save_confidence([{'synthetic': 'bids::x', 'contrast': 'T2w', **figures}], path)
+    header, row = (line.split('\t') for line in path.read_text().splitlines())
+    values = dict(zip(header, row, strict=True))
+    assert values['reconstruction'] == '0.9877'
+    assert values['prompt_deviation'] == values['source'] == 'n/a'
+    assert set(json.loads(path.with_suffix('.json').read_text())) == set(header)
+
+
 def test_synthetic_sidecar_separates_request_from_fact(plan):
     sidecar = derivatives.synthetic_sidecar(
         plan, plan.tasks[1], bids_dir=RAW, model=MODEL, mask=Path('sub-01/m.nii.gz')
@@ -303,6 +319,8 @@ def write_tree(out: Path, plan: SessionPlan, raw: Path) -> None:
         derivatives.save_synthetic(image(), out / path, sidecar)
     rows = [{'synthetic': 'bids::x', 'contrast': 'FLAIR', 'psnr': 20.0, 'ssim': float('nan')}]
     derivatives.save_scores(rows, out / paths.scores)
+    judged = [{'synthetic': 'bids::x', 'contrast': 'FLAIR', 'cycle': 0.9, 'verdict': 'pass'}]
+    derivatives.save_confidence(judged, out / paths.confidence)
     for figure in paths.figures:
         write_text(out / figure.path, '<svg/>')
     write_text(out / 'sub-01.html', '<html></html>')

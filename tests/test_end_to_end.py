@@ -251,7 +251,8 @@ def test_aligned_scans_share_the_grid_of_the_reference(second_run):
     other = nb.load(anat / 'sub-03_ses-1_space-individual_desc-preproc_T2w.nii.gz')
     assert reference.shape == other.shape
     np.testing.assert_allclose(reference.affine, other.affine, atol=1e-4)
-    assert len(list(anat.glob('*_mode-image_xfm.txt'))) == 1
+    assert len(list(anat.glob('*_to-individual_mode-image_xfm.txt'))) == 1
+    assert len(list(anat.glob('*_from-individual_*_xfm.txt'))) == 1
 
 
 def test_the_pool_takes_up_what_a_plugin_has_done(second_run, tmp_path):

@@ -9,7 +9,10 @@ import pytest
 from tumsyn_bids.bids.group import merge_group
 from tumsyn_bids.bids.status import SessionRecord, write_record
 from tumsyn_bids.bids.tables import read_tsv, to_tsv
+from tumsyn_bids.cli.group import run_group
+from tumsyn_bids.cli.parser import Request
 from tumsyn_bids.errors import UsageError
+from tumsyn_bids.settings import Settings
 
 SIDECAR = {
     'Synthetic': True,
@@ -43,6 +46,22 @@ def out(tmp_path):
     scores(tmp_path, 'sub-01/anat/sub-01', 'contrast\tpsnr\nT2w\t21.5\nPDw\t20\n')
     scores(tmp_path, 'sub-02/ses-a/anat/sub-02_ses-a', 'contrast\tssim\nFLAIR\t0.9\n')
     return tmp_path
+
+
+def test_checks_of_all_sessions_are_put_under_one_another(out):
+    for place, result in (
+        ('sub-01/anat/sub-01', 'pass'),
+        ('sub-02/ses-a/anat/sub-02_ses-a', 'fail'),
+    ):
+        path = out / f'{place}_desc-anatomy_qc.tsv'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'measure\tresult\nvolume\t{result}\n')
+    merge_group(out)
+    rows = read_tsv(out / 'group_checks.tsv')
+    assert [(row['participant'], row['session'], row['result']) for row in rows] == [
+        ('01', 'n/a', 'pass'),
+        ('02', 'a', 'fail'),
+    ]
 
 
 def test_merge(out):
@@ -166,6 +185,62 @@ def test_measures_of_all_sessions(out):
     tidy = read_tsv(out / 'group_morphometry.tsv')
     outliers = [row['participant'] for row in tidy if row['outlier'] == 'yes']
     assert outliers == ['05']
+
+
+def test_thickness_has_tables_of_its_own(out):
+    rows = [
+        {'index': 1035, 'name': 'ctx-lh-insula', 'volume-mm3': 7000.0, 'area-mm2': 2300.0},
+        {'index': None, 'name': 'lhWhiteSurface', 'area-mm2': 90000.0, 'thickness-avg-mm': 2.5},
+    ]
+    columns = ('index', 'name', 'volume-mm3', 'thickness-avg-mm', 'area-mm2', 't1w')
+    for person, thickness in enumerate([2.5, 2.6, 2.4, 2.45, 2.55, 4.5, None]):
+        rows[0]['thickness-avg-mm'] = thickness
+        path = out / f'sub-{person:02d}/anat/sub-{person:02d}_seg-aparcaseg_morph.tsv'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(to_tsv(rows, columns))
+    merge_group(out)
+    wide = read_tsv(out / 'group_aparc_lh_thickness.tsv')
+    assert wide[0]['lh_insula_thickness'] == '2.500'
+    assert wide[0]['lh_MeanThickness_thickness'] == '2.500'
+    assert wide[-1]['lh_insula_thickness'] == 'n/a'
+    area = read_tsv(out / 'group_aparc_lh_area.tsv')[0]
+    assert (area['lh_insula_area'], area['lh_WhiteSurfArea_area']) == ('2300.0', '90000.0')
+    assert 'lhWhiteSurface' not in (out / 'group_aseg_volume.tsv').read_text()
+    tidy = [row for row in read_tsv(out / 'group_morphometry.tsv') if row['index'] == '1035']
+    assert [row['participant'] for row in tidy if row['outlier'] == 'yes'] == ['05']
+    assert not (out / 'group_aparc_lh_meancurv.tsv').exists()
+
+
+def agreement_of(out, person, session, acquired, synthetic):
+    columns = {'index': 17, 'name': 'Left-Hippocampus', 'dice': '0.9'}
+    columns |= {'volume-acquired-mm3': acquired, 'volume-synthetic-mm3': synthetic}
+    right = {**columns, 'index': 53, 'name': 'Right-Hippocampus'}
+    path = out / f'sub-{person}/ses-{session}/anat/sub-{person}_desc-validation_morph.tsv'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(to_tsv([columns, right], tuple(columns)))
+
+
+def test_agreement_over_people(out, tmp_path):
+    for person, volume in enumerate([3000.0, 3500.0, 4000.0, 4500.0]):
+        agreement_of(out, f'{person:02d}', 1, volume, volume + 100 + person)
+    # A second session of one person is no fifth person.
+    agreement_of(out, '00', 2, 3200.0, 3300.0)
+    request = Request('group', Settings(tmp_path, out, tmp_path / 'work'))
+    assert run_group(request) == 0
+    rows = {row['name']: row for row in read_tsv(out / 'group_agreement.tsv')}
+    found = rows['Left-Hippocampus']
+    assert (found['measure'], found['n'], found['dice']) == ('volume', '4', '0.9000')
+    assert float(found['bias']) == pytest.approx((100 + 101 + 102 + 103) / 4)
+    assert float(found['icc-low']) < float(found['icc']) < float(found['icc-high'])
+    assert float(found['pearson']) > 0.99
+    assert len(read_tsv(out / 'group_agreement_sessions.tsv')) == 10
+    figure = (out / 'group_agreement.svg').read_text()
+    assert '<svg' in figure
+    for path in out.rglob('*_desc-validation_morph.tsv'):
+        path.unlink()
+    run_group(request)
+    assert not (out / 'group_agreement.tsv').exists()
+    assert not (out / 'group_agreement.svg').exists()
 
 
 def test_few_sessions_have_no_outliers(out):

@@ -183,6 +183,19 @@ class Echo:
         return [f'{acquisition.contrast} is new']
 
 
+class Doubter:
+    """Stands for an examiner: doubts every FLAIR."""
+
+    def __init__(self, synthesizer, encoded, source):
+        assert source.contrast == 'T1w'
+
+    def examine(self, image, target):
+        from tumsyn_bids.synthesis.confidence import Confidence
+
+        assert image.shape[2] > 0
+        return Confidence(0.99, 0.1 if target.contrast == 'FLAIR' else 0.99, float('nan'))
+
+
 @pytest.mark.parametrize('codes', ['RAS', 'LPS', 'PIR', 'SAL'])
 def test_synthesize_takes_voxel_sizes_along_the_axes_of_the_head(
     blob, tmp_path, monkeypatch, codes
@@ -191,6 +204,7 @@ def test_synthesize_takes_voxel_sizes_along_the_axes_of_the_head(
     from tumsyn_bids.interfaces import synthesis
 
     monkeypatch.setattr(synthesis, '_synthesizer', lambda model, device: Echo())
+    monkeypatch.setattr('tumsyn_bids.synthesis.confidence.Examiner', Doubter)
     ras = nb.load(blob('ras.nii', shape=(24, 30, 20), centre=(5, -8, 3)))
     order = nb.orientations.ornt_transform(
         nb.orientations.axcodes2ornt('RAS'), nb.orientations.axcodes2ornt(codes)
@@ -225,7 +239,10 @@ def test_synthesize_takes_voxel_sizes_along_the_axes_of_the_head(
     np.testing.assert_allclose(
         nb.affines.apply_affine(second.affine, centre), (5, -8, 3), atol=0.3
     )
-    assert out.warnings == [['T2w is new'], ['FLAIR is new']]
+    assert out.warnings[0] == ['T2w is new']
+    new, lost = out.warnings[1]
+    assert (new, 'does not lead to the source' in lost) == ('FLAIR is new', True)
+    assert [figures['verdict'] for figures in out.confidence] == ['pass', 'fail']
     assert out.model['sha256'] == Echo.sha256
 
 

@@ -13,6 +13,7 @@ from tumsyn_bids.errors import ScanError
 from tumsyn_bids.grids import Grid, resample
 from tumsyn_bids.morphometry import labels as room
 from tumsyn_bids.morphometry import segmentation as room_of_segmentation
+from tumsyn_bids.morphometry.guided import guided_tissues, tissue_priors
 from tumsyn_bids.morphometry.refinement import Tissues, refine
 from tumsyn_bids.morphometry.segmentation import Segmentation, segment_brain, working_image
 from tumsyn_bids.morphometry.tables import morph_rows, to_record
@@ -100,6 +101,34 @@ class TestRefinement:
         numbers, tissues, inside, zoom = sphere
         inside = inside & (np.indices(inside.shape)[0] > 30)
         assert not refine(numbers, tissues, inside, (zoom,) * 3)[~inside].any()
+
+
+class TestTissues:
+    def test_priors_add_up_and_follow_the_atlas(self, sphere):
+        numbers, _, inside, zoom = sphere
+        found = tissue_priors(numbers, inside, (zoom,) * 3)
+        assert np.allclose((found.gm + found.wm + found.csf)[inside], 1, atol=1e-5)
+        assert found.csf[30, 30, 30] > 0.9
+        assert found.wm[30, 30, 44] > 0.9
+        assert min(found.csf[inside].min(), found.gm[inside].min()) > 0.01
+
+    def test_cortex_of_low_contrast_is_not_taken_for_white_matter(self, sphere):
+        """Noise as strong as the contrast, and an atlas that is 2 mm off."""
+        numbers, tissues, inside, _ = sphere
+        noise = np.random.default_rng(2).normal(0, 12, inside.shape)
+        brain = (345 * tissues.wm + 305 * tissues.gm + 120 * tissues.csf + noise) * inside
+        grid = Grid(inside.shape, np.eye(4))
+        shifted = np.roll(numbers, 2, axis=0)
+        found = guided_tissues(brain, inside, shifted, grid.zooms)
+        truth = numbers == 1035
+        cortex = found.gm[truth].mean()
+        assert cortex > 0.8
+        assert found.wm[numbers == 2].mean() > 0.8
+
+    def test_an_image_that_atropos_refuses_is_told(self, sphere):
+        numbers, _, inside, zoom = sphere
+        with pytest.raises(ScanError, match='no three tissues'):
+            guided_tissues(np.zeros(inside.shape), inside & False, numbers, (zoom,) * 3)
 
 
 class TestVolumes:

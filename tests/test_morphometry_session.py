@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,7 +15,12 @@ from tumsyn_bids.bids.morphometry import measured_image, morphometry_paths
 from tumsyn_bids.bids.tables import read_tsv
 from tumsyn_bids.errors import ScanError
 from tumsyn_bids.grids import Grid
-from tumsyn_bids.interfaces.morphometry import DrawMorphometry, MeasureBrain, WriteMorphometry
+from tumsyn_bids.interfaces.morphometry import (
+    DrawMorphometry,
+    MeasureBrain,
+    WriteAgreement,
+    WriteMorphometry,
+)
 from tumsyn_bids.morphometry import segmentation as room
 from tumsyn_bids.morphometry.refinement import Tissues
 from tumsyn_bids.plan import Scan, SessionPlan, SynthesisTask, Target
@@ -131,3 +137,61 @@ def test_a_brain_that_cannot_be_segmented_leaves_the_rest_alone(brain, monkeypat
     sizes = {name: value for name, value in record['brain'].items() if value is not None}
     assert list(sizes) == ['Mask']
     assert not np.asarray(nb.load(found.labels_file).dataobj).any()
+
+
+def test_full_measures_the_cortex_too(tmp_path):
+    settings = Settings(tmp_path, tmp_path / 'out', tmp_path / 'work', morphometry='full')
+    workflow = init_session_wf(plan=plan_of(tmp_path, 'T1w', 'T2w'), settings=settings)
+    assert 'morphometry_wf.cortex' in workflow.list_node_names()
+
+
+def validating_plan(folder: Path) -> SessionPlan:
+    plan = plan_of(folder, 'T1w', 'T1w')
+    task = dataclasses.replace(plan.tasks[0], purpose='validate')
+    return dataclasses.replace(plan, tasks=(task,))
+
+
+def test_both_t1w_images_are_measured_where_one_is_to_be_validated(tmp_path):
+    settings = Settings(tmp_path, tmp_path / 'out', tmp_path / 'work', morphometry='volumes')
+    nodes = init_session_wf(plan=validating_plan(tmp_path), settings=settings).list_node_names()
+    assert 'morphometry_of_synthetic_wf.measure' in nodes
+    assert 'write_agreement' in nodes
+    plain = init_session_wf(plan=plan_of(tmp_path, 'T1w', 'T1w'), settings=settings)
+    assert 'write_agreement' not in plain.list_node_names()
+
+
+def test_agreement_of_synthetic_with_acquired(tmp_path):
+    labels = np.zeros((20, 20, 20), np.int32)
+    labels[4:8, 4:8, 4:8] = 17
+    files = {}
+    for kind, shift, volume in (('acquired', 0, 64.0), ('synthetic', 1, 70.0)):
+        img = nb.Nifti1Image(np.roll(labels, shift, axis=0), np.eye(4))
+        files[f'{kind}_labels'] = str(tmp_path / f'{kind}.nii')
+        img.to_filename(files[f'{kind}_labels'])
+        names = {17: 'Left-Hippocampus', 53: 'Right-Hippocampus'}
+        rows = [
+            {'number': number, 'name': name, 'volume_mm3': volume if number == 17 else None}
+            for number, name in names.items()
+        ]
+        record = {'structures': rows, 'brain': {'Cortex': volume * 1000, 'BrainSegVol-to-eTIV': 1}}
+        record['hemispheres'] = {'lh': {'thickness_mm': volume / 25}}
+        files[f'{kind}_measures'] = str(tmp_path / f'{kind}.json')
+        Path(files[f'{kind}_measures']).write_text(json.dumps(record))
+    plan = validating_plan(tmp_path)
+    out = WriteAgreement(
+        plan=plan.to_json(),
+        bids_dir=str(tmp_path / 'raw'),
+        output_dir=str(tmp_path / 'out'),
+        task=0,
+        **files,
+    ).run()
+    assert Path(out.outputs.out_file).name == 'sub-01_desc-validation_morph.tsv'
+    rows = {row['name']: row for row in read_tsv(out.outputs.out_file)}
+    left = rows['Left-Hippocampus']
+    assert left['dice'] == '0.7500'
+    assert left['volume-difference-mm3'] == '6.0'
+    assert rows['Right-Hippocampus']['volume-difference-mm3'] == 'n/a'
+    assert rows['Right-Hippocampus']['dice'] == 'n/a'
+    assert rows['Cortex']['volume-synthetic-mm3'] == '70000.0'
+    assert rows['lhWhiteSurface']['thickness-difference-mm'] == '0.240'
+    assert 'BrainSegVol-to-eTIV' not in rows

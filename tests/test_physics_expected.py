@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tumsyn_bids.acquisition import CONTRASTS, Acquisition
 from tumsyn_bids.physics.expected import BRAIN_SHARES, expected_signals, weighted_quantile
 from tumsyn_bids.physics.signals import null_inversion_time
+from tumsyn_bids.physics.tissues import relaxation
 from tumsyn_bids.protocols import default_protocol
 
 NAMES = list(BRAIN_SHARES)
@@ -31,7 +32,8 @@ def test_fluid_grows_against_white_matter_with_the_echo_time_of_a_t2w():
 
 
 def test_fluid_vanishes_at_its_inversion_time():
-    nulling = null_inversion_time(4.0, 1.5, tr=9.0, te=0.12)
+    fluid = relaxation('csf')
+    nulling = null_inversion_time(fluid.t1, fluid.t2, tr=9.0, te=0.12)
     flair = Acquisition(
         contrast='FLAIR',
         field_strength=3.0,
@@ -41,6 +43,23 @@ def test_fluid_vanishes_at_its_inversion_time():
     )
     assert signals(flair)['csf'] < 0.01
     assert signals(flair.replace(inversion_time=nulling - 0.3))['csf'] > 0.1
+
+
+@pytest.mark.parametrize(
+    ('tr', 'te', 'ti'),
+    [
+        (4.8, 0.3, 1.66),  # Philips, 1.5 T
+        (6.0, 0.12, 2.0),
+        (6.0, 0.126, 1.863),  # GE, 3 T
+        (10.0, 0.133, 2.57),
+        (5.0, 0.388, 1.8),  # Siemens, 3 T
+        (7.0, 0.372, 2.22),
+        (11.0, 0.125, 2.8),
+    ],
+)
+def test_inversion_times_of_public_flair_sidecars_null_fluid(tr, te, ti):
+    fluid = relaxation('csf')
+    assert null_inversion_time(fluid.t1, fluid.t2, tr=tr, te=te) == pytest.approx(ti, rel=0.09)
 
 
 @pytest.mark.parametrize('contrast', CONTRASTS)

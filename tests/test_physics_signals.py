@@ -15,7 +15,7 @@ WATER = Relaxation(t1=4.0, t2=1.5, t2star=0.4, pd=1.0)
 MPRAGE = Acquisition('T1w', repetition_time=2.3, echo_time=0.003, inversion_time=0.9, flip_angle=9)
 TSE = Acquisition('T2w', repetition_time=6.0, echo_time=0.09, flip_angle=150)
 FLAIR = Acquisition(
-    'FLAIR', repetition_time=9.0, echo_time=0.09, inversion_time=2.36, flip_angle=150
+    'FLAIR', repetition_time=9.0, echo_time=0.09, inversion_time=2.5, flip_angle=150
 )
 
 

@@ -61,6 +61,7 @@ def record(session='1', state='complete', text='', **more) -> dict:
         'steps': {'bias' + text: 20.0, 'synthesis': 80.0},
         'model': {'name': 'embedded' + text, 'version': '1', 'sha256': SHA},
         'scores': [{'contrast': 'FLAIR', 'psnr_brain': 17.456, 'lut_ssim_whole': float('nan')}],
+        'confidence': [{'contrast': 'T2w', 'cycle': 0.87654, 'verdict': 'warn' + text}],
         'figures': [
             figure('mask', 'Brain mask' + text),
             figure('registration', 'FLAIR aligned'),
@@ -285,3 +286,24 @@ def test_protocol_is_worded_with_units():
     acquisition = Acquisition('T1w', field_strength=3.0, repetition_time=2.3, flip_angle=8.0)
     assert protocol_text(acquisition) == '3 T, TR 2.3 s, FA 8°'
     assert protocol_text(Acquisition('T1w')) == 'nothing known'
+
+
+def check_row(result, message=''):
+    row = {'step': 'co-registration', 'scan': 'bids:raw:sub-01/anat/sub-01_FLAIR.nii.gz'}
+    row |= {'contrast': 'FLAIR', 'measure': 'overlap', 'value': 0.8123}
+    return {**row, 'result': result, 'message': message}
+
+
+def test_a_failed_check_is_told_at_the_top_and_in_its_table(out):
+    look = 'look at the outline' + EVIL
+    checked = record(checks=[check_row('pass'), check_row('fail', look)])
+    page = Page(write_report(out, '01', [checked]).read_text(encoding='utf-8'))
+    assert 'co-registration of sub-01_FLAIR.nii.gz failed its check' in page.text
+    assert page.text.count('look at the outline') == 2
+    assert '0.8123' in page.text
+    assert 'script' not in page.tags
+
+
+def test_without_checks_there_is_no_section_for_them(out):
+    page = Page(write_report(out, '01', [record()]).read_text(encoding='utf-8'))
+    assert 'What to look at' not in page.text

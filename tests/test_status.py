@@ -58,7 +58,8 @@ def test_records_of_another_version_are_read(tmp_path):
 
 
 def test_status_table(tmp_path):
-    status.write_record(tmp_path, record('02', None, warnings=('a', 'b')))
+    checks = tuple({'result': result} for result in ('pass', 'warn', 'pass'))
+    status.write_record(tmp_path, record('02', None, warnings=('a', 'b'), checks=checks))
     error = 'sub-01_T1w.nii.gz: truncated\tfile. Copy it again.\nTraceback'
     status.write_record(tmp_path, record(state='failed', error=error))
     rows = read_tsv(tmp_path / 'logs' / 'status.tsv')
@@ -73,6 +74,7 @@ def test_status_table(tmp_path):
         'seconds': '61.3',
         'n_outputs': '0',
         'n_warnings': '2',
+        'checks': 'warn',
         'version': 'n/a',
         'message': 'n/a',
         'error': 'n/a',

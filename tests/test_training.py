@@ -14,6 +14,7 @@ from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.networks.model import load_model
 from tumsyn_bids.physics.expected import expected_signals
+from tumsyn_bids.physics.recontrast import class_means, recontrast, tissue_shares
 from tumsyn_bids.prompt import parse_prompt
 from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.simulation.generator import (
@@ -23,7 +24,7 @@ from tumsyn_bids.simulation.generator import (
     load_tissue_volume,
     render,
 )
-from tumsyn_bids.training.corruption import corrupt_source, thick_slices
+from tumsyn_bids.training.corruption import corrupt_source, motion_ghosts, thick_slices
 from tumsyn_bids.training.data import (
     load_paired_subjects,
     off_grid,
@@ -31,14 +32,13 @@ from tumsyn_bids.training.data import (
     simulated_sample,
     white_matter,
 )
-from tumsyn_bids.training.engine import EngineSettings
+from tumsyn_bids.training.engine import Engine, EngineSettings
 from tumsyn_bids.training.losses import (
     structural_dissimilarity,
     synthesis_loss,
     tail_difference,
 )
 from tumsyn_bids.training.paper import PaperRecipe
-from tumsyn_bids.training.recontrast import class_means, recontrast, tissue_shares
 from tumsyn_bids.training.synthesis import TrainingSettings, prompt_vocabulary, train_synthesis
 
 SMALL = TrainingSettings(
@@ -141,6 +141,30 @@ def test_thick_slices_keep_the_mean_and_lose_the_detail():
     assert np.abs(np.diff(thick, axis=2)).mean() < 0.5 * np.abs(np.diff(image, axis=2)).mean()
 
 
+def test_gap_between_slices_is_not_seen():
+    image = np.zeros((8, 8, 32), dtype='f4')
+    image[..., 3::4] = 1.0
+    for seed in range(4):
+        whole, gapped = (
+            thick_slices(np.random.default_rng(seed), image, 4, 2, gap) for gap in (0, 1)
+        )
+        first = int(np.random.default_rng(seed).integers(4))
+        # Slices of three voxels after `first` meet the bright plane unless it is the fourth.
+        assert whole[..., 4:-4] == pytest.approx(0.25)
+        assert gapped[..., 4:-4] == pytest.approx(0.0 if first == 0 else 1 / 3)
+
+
+def test_ghosts_repeat_the_head_along_the_phase_axis_only():
+    image = np.zeros((64, 32, 8), dtype='f4')
+    image[24:40, 8:24, 2:6] = 1.0
+    rng = np.random.default_rng(3)
+    still, moved = (motion_ghosts(rng, image, 0, strength) for strength in (0.0, 1.0))
+    np.testing.assert_allclose(still, image, atol=1e-5)
+    assert moved[:20, 8:24, 2:6].max() > 0.02
+    assert moved[:, :8].max() < 1e-5
+    assert moved[..., :2].max() < 1e-5
+
+
 def test_corruption_stays_inside_the_mask():
     rng = np.random.default_rng(0)
     mask = np.zeros((24, 24, 24), bool)
@@ -206,6 +230,33 @@ def test_real_targets_are_those_of_the_prompt(pairs):
         inner = people[0].images[contrast]
         assert sample.targets.max() <= inner.max() + 1e-3
         assert contrast in ('T1w', 'T2w')
+
+
+def test_prompts_of_real_scans_say_what_sidecars_and_tables_say(tmp_path):
+    raw, derived = tmp_path / 'raw data', tmp_path / 'derived'
+    raw.mkdir()
+    (raw / 'participants.tsv').write_text('participant_id\tage\tsex\nsub-01\t34\tF\n')
+    folder = derived / 'sub-01' / 'ses-a' / 'anat'
+    folder.mkdir(parents=True)
+    (derived / 'dataset_description.json').write_text(
+        json.dumps({'Name': 'x', 'BIDSVersion': '1.11.0', 'DatasetLinks': {'raw': raw.as_uri()}})
+    )
+    values = np.random.default_rng(0).random((24, 24, 24), 'f4')
+    for suffix in ('T2w', 'FLAIR'):
+        stem = folder / f'sub-01_ses-a_desc-brain_{suffix}'
+        nb.save(nb.Nifti1Image(values, np.eye(4)), f'{stem}.nii.gz')
+    stem = folder / 'sub-01_ses-a_desc-brain_T2w.json'
+    stem.write_text(json.dumps({'RepetitionTime': 4.0, 'EchoTime': 0.1, 'Manufacturer': 'GE'}))
+    (person,) = load_paired_subjects(derived)
+    assert (person.person.age, person.person.sex) == (34, 'F')
+    assert list(person.protocols) == ['T2w']
+    prompts = set()
+    for seed in range(8):
+        sample = real_sample(np.random.default_rng(seed), [person], patch=16, n_targets=1)
+        prompts.add(sample.prompts[0].split('Modality')[1])
+    documented = [prompt for prompt in prompts if 'T2w' in prompt]
+    assert any('(4000.0, 100.0, None, None)' in prompt for prompt in documented)
+    assert not any('4320' in prompt for prompt in documented)
 
 
 def test_recontrasted_scan_has_the_signals_of_its_protocol_and_its_own_texture():
@@ -275,15 +326,53 @@ def test_vocabulary_is_small_and_complete():
 
 def test_training_learns_and_writes_a_usable_model(labelmaps, pairs, tmp_path):
     folder = train_synthesis(
-        tmp_path, labelmaps=labelmaps, pairs=[pairs], exclude=('sub-02',), settings=SMALL
+        tmp_path,
+        labelmaps=labelmaps,
+        pairs=[pairs],
+        exclude=('sub-02',),
+        settings=replace(SMALL, steps=120),
     )
     loaded = load_model(folder)
-    assert loaded.version == 'step 40 of 40'
+    assert loaded.version == 'step 120 of 120'
     assert loaded.card['training']['people'] == {'sub-01': ['T1w', 'T2w']}
     assert loaded.card['ranges']['T2w']['echo_time'][0] == pytest.approx(0.07)
     volumes = [load_tissue_volume(labelmaps / 'spheres.nii.gz')]
     before, after = (_mean_loss(weights, volumes) for weights in (None, loaded.network))
     assert after < 0.9 * before
+
+
+def test_best_weights_on_people_held_out_are_kept(pairs, tmp_path):
+    settings = replace(SMALL, held_out=0.5, validation_samples=2, real_share=1.0)
+    engine = EngineSettings(accelerator='cpu', validate_every=10)
+    folder = train_synthesis(tmp_path, pairs=[pairs], settings=settings, engine_settings=engine)
+    manifest = json.loads((tmp_path / 'manifest.json').read_text())
+    assert len(manifest['held_out']) == 1
+    assert set(manifest['people']) | set(manifest['held_out']) == {'sub-01', 'sub-02'}
+    lines = (tmp_path / 'validation.csv').read_text().splitlines()[1:]
+    losses = {int(step): float(loss) for step, loss in (line.split(',') for line in lines)}
+    assert list(losses) == [10, 20, 30, 40]
+    best = torch.load(tmp_path / 'best.pt', weights_only=True)
+    assert best['step'] == min(losses, key=losses.get)
+    written = load_model(folder).network.state_dict()
+    for key, value in best['weights'].items():
+        torch.testing.assert_close(written[key], value.half().float())
+
+
+def test_a_later_look_that_is_worse_does_not_replace_the_best(tmp_path):
+    engine = Engine(tmp_path, EngineSettings(accelerator='cpu', validate_every=1))
+    model = torch.nn.Linear(1, 1)
+    engine.setup(model, torch.optim.SGD(model.parameters(), lr=0.1), model=model)
+    losses = iter((3.0, 1.0, 2.0))
+    engine.train(
+        3,
+        lambda rng: (torch.ones(1, 1),),
+        lambda module, x: module(x).mean(),
+        seed=0,
+        learning_rate=lambda step: 0.1,
+        validate=lambda: next(losses),
+    )
+    assert torch.load(tmp_path / 'best.pt', weights_only=True)['step'] == 2
+    assert not torch.equal(engine.best()['weight'], model.weight)
 
 
 def _mean_loss(network, volumes) -> float:

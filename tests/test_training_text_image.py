@@ -79,7 +79,7 @@ def test_volume_is_halved_and_cut_around_what_is_not_background():
 
 
 def test_batch_holds_one_item_per_class_and_is_reproducible(labelmaps):
-    volumes = load_heads(labelmaps)
+    volumes = load_heads(labelmaps, ['head0.nii.gz', 'head1.nii.gz'])
     first, shown = draw_batch(np.random.default_rng(3), volumes, 12, 14)
     again, _ = draw_batch(np.random.default_rng(3), volumes, 12, 14)
     torch.testing.assert_close(first, again)

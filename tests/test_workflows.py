@@ -148,7 +148,28 @@ def test_sessions_of_all_shapes_have_no_open_ends(
     plan = make_plan(*contrasts, missing=missing, validate=validate)
     graph = expanded(init_session_wf(plan=plan, settings=settings))
     assert open_inputs(graph) == []
-    assert len(graph.nodes()) <= 12 + 9 * len(contrasts) + 3 * len(plan.tasks)
+    assert len(graph.nodes()) <= 13 + 10 * len(contrasts) + 3 * len(plan.tasks)
+
+
+@pytest.mark.parametrize('coreg', ['rigid', 'affine', 'syn'])
+def test_tissues_and_standard_spaces_have_no_open_ends(make_plan, settings, coreg):
+    plan = make_plan('T2w', 'FLAIR', missing=['T1w'])
+    spaces = (
+        'MNI152NLin2009cAsym:res-2',
+        'MNI152NLin2009cAsym:res-native',
+        'MNI152NLin6Asym:res-1',
+    )
+    asked = settings.replace(tissues=True, output_spaces=spaces, coreg=coreg)
+    graph = expanded(init_session_wf(plan=plan, settings=asked))
+    assert open_inputs(graph) == []
+    names = [node.name for node in graph.nodes()]
+    # Mask, two scans and one synthetic image in each space; one registration for each average.
+    assert sum('native' in name for name in names if name.startswith('write_MNI')) == 4
+    assert sum(name.startswith('write_MNI') for name in names) == 12
+    assert names.count('normalize') == 2
+    (segment,) = [node for node in graph.nodes() if node.name == 'segment']
+    sources = {edge[0].name for edge in graph.in_edges(segment)}
+    assert 'synthesize' in sources
 
 
 def test_each_source_is_encoded_once(make_plan, settings):

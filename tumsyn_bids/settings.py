@@ -6,8 +6,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 MISSING_METADATA_POLICIES = ('error', 'warn', 'none')
+COREGISTRATIONS = ('rigid', 'affine', 'syn')
 SKULL_STRIP_METHODS = ('ants', 'hd-bet', 'none')
-MORPHOMETRY_LEVELS = ('none', 'volumes')
+MORPHOMETRY_LEVELS = ('none', 'volumes', 'full')
 CLEAN_WORKDIR_POLICIES = ('never', 'on-success')
 
 
@@ -39,7 +40,13 @@ class Settings:
     device : str
         ``'auto'``, ``'cpu'``, ``'cuda'`` or ``'cuda:N'``.
     skull_strip : {'ants', 'hd-bet', 'none'}
-    morphometry : {'none', 'volumes'}
+    coreg : {'rigid', 'affine', 'syn'}
+        How the scans of a session are aligned with its reference.
+    tissues : bool
+        Segment grey matter, white matter and CSF of each session's T1w.
+    output_spaces : tuple of str
+        Standard spaces in which images are written as well, as in ``MNI152NLin2009cAsym:res-2``.
+    morphometry : {'none', 'volumes', 'full'}
         What is measured of each session's T1w.
     fs_subjects_dir : Path or None
         Where files in the formats of FreeSurfer go; nowhere if not given.
@@ -75,6 +82,9 @@ class Settings:
     model: str = 'embedded'
     device: str = 'auto'
     skull_strip: str = 'ants'
+    coreg: str = 'rigid'
+    tissues: bool = False
+    output_spaces: tuple[str, ...] = ()
     morphometry: str = 'none'
     fs_subjects_dir: Path | None = None
     nprocs: int = 1

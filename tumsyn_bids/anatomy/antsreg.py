@@ -113,34 +113,78 @@ def register_stages(
     ScanError
         If antsRegistration fails.
     """
-    import ants
-    from ants.internal import get_pointer_string
-
-    fixed_id, moving_id = get_pointer_string(fixed), get_pointer_string(moving)
-    masks = [
-        'NA' if mask is None else get_pointer_string(mask) for mask in (fixed_mask, moving_mask)
-    ]
     with tempfile.TemporaryDirectory(prefix='tumsyn-reg-') as folder:
-        first = write_itk(start, Path(folder) / 'start.txt')
         prefix = str(Path(folder) / 'out_')
-        arguments = ['--dimensionality', '3', '-r', str(first)]
-        for stage in stages:
-            arguments += stage.arguments(fixed_id, moving_id)
-        arguments += ['-x', f'[{masks[0]},{masks[1]}]', '-u', '0', '-z', '1']
-        arguments += ['--output', f'[{prefix}]', '--float', '1']
-        arguments += ['--random-seed', str(seed or 1)]
         linear, field = f'{prefix}0GenericAffine.mat', f'{prefix}1InverseWarp.nii.gz'
-        try:
-            ants.registration(arguments, None)
-            matrix = read_itk(linear)
-        except (RuntimeError, OSError) as error:
-            raise ScanError(
-                'ANTs could not register the image', remedy='Check that it shows a head'
-            ) from error
+        _run(fixed, moving, stages, start, seed, (fixed_mask, moving_mask), prefix, linear)
         files, inverted = [linear], [True]
         if Path(field).exists():
             files, inverted = [linear, field], [True, False]
-        return matrix, inverse(files, inverted) if inverse else None
+        return read_itk(linear), inverse(files, inverted) if inverse else None
+
+
+def register_composite(
+    fixed,
+    moving,
+    stages: Sequence[Stage],
+    *,
+    start: np.ndarray,
+    seed: int,
+    folder: str | Path,
+    fixed_mask=None,
+    moving_mask=None,
+) -> tuple[Path, Path]:
+    """Run antsRegistration and keep its transforms, each way in one file.
+
+    Parameters
+    ----------
+    fixed, moving, stages, start, seed, fixed_mask, moving_mask
+        As for :func:`register_stages`.
+    folder : path-like
+        Where the files go.
+
+    Returns
+    -------
+    forward, inverse : Path
+        ITK composite transforms, HDF5. ``forward`` maps points of the fixed image to points of
+        the moving one: it resamples the moving image onto the fixed one.
+
+    Raises
+    ------
+    ScanError
+        If antsRegistration fails.
+    """
+    prefix = str(Path(folder) / 'out_')
+    forward, inverse = f'{prefix}Composite.h5', f'{prefix}InverseComposite.h5'
+    masks = fixed_mask, moving_mask
+    _run(fixed, moving, stages, start, seed, masks, prefix, forward, '-a', '1')
+    return Path(forward), Path(inverse)
+
+
+def _run(fixed, moving, stages, start, seed, masks, prefix: str, expected: str, *more) -> None:
+    """Call antsRegistration; it has to leave the file that is expected of it."""
+    import ants
+    from ants.internal import get_pointer_string
+
+    ids = get_pointer_string(fixed), get_pointer_string(moving)
+    regions = ['NA' if mask is None else get_pointer_string(mask) for mask in masks]
+    first = write_itk(start, Path(prefix).parent / 'start.txt')
+    arguments = ['--dimensionality', '3', '-r', str(first)]
+    for stage in stages:
+        arguments += stage.arguments(*ids)
+    arguments += ['-x', f'[{regions[0]},{regions[1]}]', '-u', '0', '-z', '1', *more]
+    arguments += ['--output', f'[{prefix}]', '--float', '1', '--random-seed', str(seed or 1)]
+    try:
+        ants.registration(arguments, None)
+        failed = not Path(expected).is_file()
+    except (RuntimeError, OSError) as error:
+        raise _failure() from error
+    if failed:
+        raise _failure()
+
+
+def _failure() -> ScanError:
+    return ScanError('ANTs could not register the image', remedy='Check that it shows a head')
 
 
 def _levels(numbers: Sequence[int]) -> str:

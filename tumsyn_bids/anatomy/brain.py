@@ -8,12 +8,13 @@ import nibabel as nb
 import numpy as np
 from scipy import ndimage
 
-from ..grids import Grid
+from ..grids import Grid, resample
 from .antsreg import limit_threads
 from .boundary import distinctness, moved_edge
 from .hdbet import hd_bet
 from .headfit import brain_prior
 from .intensity import carried, isotropic, largest_part, signed_distance
+from .quality import Check, judge, messages
 
 #: Voxel size (mm) at which the edge of the brain is found.
 EDGE_ZOOM_MM = 1.5
@@ -28,13 +29,8 @@ _RIM_MM = {
     'T2starw': 1.25,
     'SWI': 1.25,
 }
-#: Volumes (ml) outside which an adult's mask is called implausible.
-PLAUSIBLE_ML = (800.0, 2200.0)
 #: Largest volume (ml) of the non-zero part of an image without its skull.
 STRIPPED_BELOW_ML = 2000.0
-#: Least difference of the grey values on both sides of a credible mask's edge; heads with every
-#: contrast reach 0.4 to 0.95, noise 0.01 (see :func:`~.boundary.distinctness`).
-LEAST_DISTINCT = 0.2
 #: How far (mm) a stripped image's mask is smoothed to close the sulci.
 _CLOSING_MM = 5.0
 
@@ -52,12 +48,15 @@ class BrainMask:
         ``'none'`` if the image came without its skull.
     warnings : tuple of str
         What looks wrong.
+    checks : tuple of Check
+        Its volume, its edge, whether it looks like a brain and is complete.
     """
 
     img: nb.Nifti1Image
     volume_ml: float
     method: str
     warnings: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
 
 
 def extract_brain(
@@ -77,7 +76,7 @@ def extract_brain(
     contrast : str or None
         Key of :data:`tumsyn_bids.acquisition.CONTRASTS`; how the template is painted.
     seed, threads : int
-        As for :func:`tumsyn_bids.anatomy.registration.register_rigid`.
+        As for :func:`tumsyn_bids.anatomy.registration.register_linear`.
     method : {'ants', 'hd-bet', 'none'}
         ``'ants'`` carries the mask of the embedded template over, unless the image has been
         stripped already. ``'hd-bet'`` runs that network, if installed. ``'none'`` takes the
@@ -93,6 +92,7 @@ def extract_brain(
     limit_threads(threads)
     data = np.asarray(img.dataobj, dtype=np.float32)
     notes: tuple[str, ...] = ()
+    measures: dict[str, float] = {}
     if method == 'ants' and is_stripped(img):
         method, notes = 'none', ('the image came without its skull; its non-zero part was taken',)
     if method == 'none':
@@ -100,10 +100,10 @@ def extract_brain(
     elif method == 'hd-bet':
         inside = hd_bet(img)
     elif method == 'ants':
-        inside, notes = _from_template(img, contrast, seed)
+        inside, measures = _from_template(img, contrast, seed)
     else:
         raise ValueError(f'unknown method {method!r}; known: ants, hd-bet, none')
-    return _judged(img, inside, method, notes)
+    return _judged(img, inside, method, notes, measures)
 
 
 def is_stripped(img: nb.spatialimages.SpatialImage) -> bool:
@@ -143,25 +143,65 @@ def nonzero_brain(data: np.ndarray, zooms: np.ndarray) -> np.ndarray:
     return closed[tuple(slice(n, n + size) for n, size in zip(pad, data.shape, strict=True))]
 
 
+def brain_near(
+    img: nb.spatialimages.SpatialImage,
+    contrast: str | None,
+    mask: nb.spatialimages.SpatialImage,
+    *,
+    world: np.ndarray | None = None,
+) -> tuple[np.ndarray, Grid]:
+    """Return the brain that a scan shows in the neighbourhood of a mask made from another scan.
+
+    Parameters
+    ----------
+    img : SpatialImage
+    contrast : str or None
+    mask : SpatialImage
+    world : ndarray, shape (4, 4), optional
+        Maps world coordinates of ``img`` to those of ``mask``; identity if not given.
+
+    Returns
+    -------
+    inside : ndarray of bool
+    grid : Grid
+        The field of view of ``img`` in voxels of :data:`EDGE_ZOOM_MM`.
+    """
+    head, grid = isotropic(img, EDGE_ZOOM_MM)
+    if is_stripped(img):
+        return nonzero_brain(head, grid.zooms), grid
+    data = (np.asarray(mask.dataobj) > 0).astype(np.float32)
+    prior = resample(nb.Nifti1Image(data, mask.affine), grid, world=world, antialias=False)
+    return moved_edge(head, grid, prior, grid) > -_rim(contrast), grid
+
+
+def _rim(contrast: str | None) -> float:
+    return _RIM_MM.get(contrast or 'T1w', _RIM_MM['T1w'])
+
+
 def _from_template(
     img: nb.spatialimages.SpatialImage, contrast: str | None, seed: int
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    prior, prior_grid = brain_prior(img, contrast, seed)
-    head, head_grid = isotropic(img, EDGE_ZOOM_MM)
-    edge = moved_edge(head, head_grid, prior, prior_grid)
-    notes: tuple[str, ...] = ()
-    if distinctness(head, edge) < LEAST_DISTINCT:
-        notes = ('the brain does not stand out from what surrounds it',)
-    rim = _RIM_MM.get(contrast or 'T1w', _RIM_MM['T1w'])
-    return carried(edge, head_grid, Grid.of(img)) > -rim, notes
+) -> tuple[np.ndarray, dict[str, float]]:
+    prior = brain_prior(img, contrast, seed)
+    head, grid = isotropic(img, EDGE_ZOOM_MM)
+    edge = moved_edge(head, grid, prior.probability, prior.grid)
+    measures = {'edge': distinctness(head, edge), 'likeness': prior.likeness}
+    return carried(edge, grid, Grid.of(img)) > -_rim(contrast), measures
 
 
-def _judged(img, inside: np.ndarray, method: str, notes: tuple[str, ...]) -> BrainMask:
+def _judged(img, inside: np.ndarray, method: str, notes, measures: dict) -> BrainMask:
     volume = float(inside.sum() * abs(np.linalg.det(img.affine[:3, :3])) / 1000)
-    low, high = PLAUSIBLE_ML
-    if not low <= volume <= high:
-        notes += (f'a brain of {volume:.0f} ml is implausible for an adult',)
+    checks = judge({**measures, 'volume': volume, 'cut': _cut_area(inside, Grid.of(img).zooms)})
     mask = nb.Nifti1Image(inside.astype(np.uint8), img.affine)
     mask.set_qform(img.affine, code=1)
     mask.set_sform(img.affine, code=1)
-    return BrainMask(mask, volume, method, notes)
+    return BrainMask(mask, volume, method, (*notes, *messages(checks)), checks)
+
+
+def _cut_area(inside: np.ndarray, zooms: np.ndarray) -> float:
+    """Return the largest area (cm²) that a mask has on a border of its image."""
+    areas = np.prod(zooms) / zooms / 100
+    return max(
+        float(np.take(inside, end, axis=axis).sum() * areas[axis])
+        for axis in range(3)
+        for end in (0, -1)
+    )

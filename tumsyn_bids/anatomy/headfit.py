@@ -7,6 +7,8 @@ deviate from that of a common brain at a price.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import nibabel as nb
 import numpy as np
 from scipy import optimize
@@ -16,7 +18,7 @@ from ..grids import Grid
 from .antsreg import Stage, register_stages
 from .conversion import array_to_ants
 from .intensity import isotropic
-from .similarity import Comparison
+from .similarity import Comparison, mutual_information
 from .templates import Template, brain_template
 
 #: Voxel sizes (mm) of the search for the pose, and of the deformation.
@@ -35,9 +37,27 @@ _SCALE_PRICE = 0.02
 _STAGES = (Stage('SyN[0.2,3,0]', (40, 20), (2, 1), (1, 0)),)
 
 
-def brain_prior(
-    img: nb.spatialimages.SpatialImage, contrast: str | None, seed: int
-) -> tuple[np.ndarray, Grid]:
+@dataclass(frozen=True)
+class Prior:
+    """The average brain, deformed onto a head.
+
+    Attributes
+    ----------
+    probability : ndarray of float32
+        Share of each voxel that the deformed mask covers.
+    grid : Grid
+        The field of view of the head in voxels of :data:`FIT_ZOOM_MM`.
+    likeness : float
+        Mutual information (nats) of the average's tissues and the head inside the mask: how much
+        it looks like a brain.
+    """
+
+    probability: np.ndarray
+    grid: Grid
+    likeness: float
+
+
+def brain_prior(img: nb.spatialimages.SpatialImage, contrast: str | None, seed: int) -> Prior:
     """Return the template's brain, deformed onto a head.
 
     A 9-parameter pose is searched by mutual information on coarse voxels; from there ANTs deforms
@@ -52,13 +72,6 @@ def brain_prior(
     seed : int
         Of ITK's random numbers.
 
-    Returns
-    -------
-    probability : ndarray of float32
-        Share of each voxel that the deformed mask covers.
-    grid : Grid
-        Where it lies: the field of view of ``img`` in voxels of :data:`FIT_ZOOM_MM`.
-
     Raises
     ------
     ScanError
@@ -71,14 +84,22 @@ def brain_prior(
     pose = find_pose(img, contrast)
     moving = array_to_ants(head, head_grid)
 
-    def carried_back(files: list[str], inverted: list[bool]) -> np.ndarray:
-        mask = array_to_ants(template.mask, template.grid)
-        return ants.apply_transforms(
-            moving, mask, files, interpolator='linear', whichtoinvert=inverted
-        ).numpy()
+    painted = template.painted(contrast)
 
-    _, probability = register_stages(
-        array_to_ants(template.painted(contrast), template.grid),
+    def carried_back(files: list[str], inverted: list[bool]) -> list[np.ndarray]:
+        return [
+            ants.apply_transforms(
+                moving,
+                array_to_ants(part, template.grid),
+                files,
+                interpolator='linear',
+                whichtoinvert=inverted,
+            ).numpy()
+            for part in (template.mask, painted)
+        ]
+
+    _, (probability, carried) = register_stages(
+        array_to_ants(painted, template.grid),
         moving,
         _STAGES,
         start=pose,
@@ -86,7 +107,8 @@ def brain_prior(
         fixed_mask=array_to_ants(template.trusted(MARGIN_MM), template.grid),
         inverse=carried_back,
     )
-    return probability, head_grid
+    inside = probability > 0.5
+    return Prior(probability, head_grid, mutual_information(carried[inside], head[inside]))
 
 
 def find_pose(img: nb.spatialimages.SpatialImage, contrast: str | None) -> np.ndarray:

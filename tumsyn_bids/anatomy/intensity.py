@@ -6,6 +6,7 @@ import nibabel as nb
 import numpy as np
 from scipy import ndimage
 
+from ..errors import ScanError
 from ..grids import Grid, resample
 from .geometry import winsorize
 
@@ -51,6 +52,44 @@ def carried_mask(mask: nb.spatialimages.SpatialImage, grid: Grid) -> np.ndarray:
     """Return a binary mask image, sampled on a grid; False outside the image."""
     data = (np.asarray(mask.dataobj) > 0).astype(np.float32)
     return resample(nb.Nifti1Image(data, mask.affine), grid) > 0.5
+
+
+def cropped_brain(
+    img: nb.spatialimages.SpatialImage,
+    mask: nb.spatialimages.SpatialImage,
+    zoom: float,
+    margin_mm: float,
+) -> tuple[np.ndarray, np.ndarray, Grid]:
+    """Return a brain without what surrounds it, on isotropic voxels stored close to RAS+.
+
+    Parameters
+    ----------
+    img, mask : SpatialImage
+        In one world space; grids may differ.
+    zoom : float
+        Voxel size in mm.
+    margin_mm : float
+        How much is left around the mask.
+
+    Returns
+    -------
+    brain : ndarray of float32
+        0 outside of the mask, nowhere negative.
+    inside : ndarray of bool
+    grid : Grid
+
+    Raises
+    ------
+    ScanError
+        If the mask is empty.
+    """
+    grid = Grid.of(img).canonical().with_zooms((zoom,) * 3)
+    inside = carried_mask(mask, grid)
+    if not inside.any():
+        raise ScanError('the brain mask is empty', remedy='Look at the scan and at its mask')
+    grid = grid.around(inside, round(margin_mm / zoom))
+    inside = carried_mask(mask, grid)
+    return np.maximum(resample(img, grid), 0) * inside, inside, grid
 
 
 def head_mask(data: np.ndarray) -> np.ndarray:

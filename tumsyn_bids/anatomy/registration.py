@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 
 import nibabel as nb
 import numpy as np
 from scipy import ndimage, optimize
 
 from ..errors import ScanError
-from .antsreg import Stage, limit_threads, register_stages
+from .antsreg import Stage, limit_threads, register_composite, register_stages
 from .conversion import array_to_ants, read_itk, write_itk
 from .intensity import carried_mask, head_mask, isotropic
 from .similarity import Comparison
 
-__all__ = ['Registration', 'read_itk', 'register_rigid', 'similarity', 'write_itk']
+__all__ = [
+    'Registration',
+    'deform',
+    'read_itk',
+    'register_linear',
+    'similarity',
+    'write_itk',
+]
 
 #: Voxel sizes (mm) at which starts are searched, results are judged, ANTs refines, and the best
 #: result is polished.
@@ -32,6 +40,7 @@ _STAGES = {
         Stage('Affine[0.05]', (50, 30), (2, 1), (0.5, 0), sampling=0.25),
     ),
 }
+_DEFORMATION = (Stage('SyN[0.1,3,0]', (30, 15), (2, 1), (1, 0)),)
 
 
 @dataclass(frozen=True)
@@ -47,18 +56,15 @@ class Registration:
         ``matrix``, over the same points.
     start : str
         What it was found from.
-    warnings : tuple of str
-        What the self-check found.
     """
 
     matrix: np.ndarray
     cost_before: float
     cost_after: float
     start: str = 'header'
-    warnings: tuple[str, ...] = ()
 
 
-def register_rigid(
+def register_linear(
     fixed_img: nb.spatialimages.SpatialImage,
     moving_img: nb.spatialimages.SpatialImage,
     *,
@@ -67,7 +73,7 @@ def register_rigid(
     transform: str = 'rigid',
     threads: int | None = None,
 ) -> Registration:
-    """Find the motion between two scans of one head.
+    """Find the rigid motion, or the affine map, between two scans of one head.
 
     Starts (the headers as they are; the centres of the heads laid together; each turned by up to
     30 degrees about each axis) are ranked by mutual information on 6 mm voxels, and the best are
@@ -119,10 +125,58 @@ def register_rigid(
             remedy='Check that both show the same head',
         )
     if transform == 'rigid':
-        matrix = _polished(judge, matrix)
-        matrix = _polished(_comparison(fixed_img, moving_img, FINE_ZOOM_MM, fixed_mask), matrix)
+        matrix = polished(judge, matrix)
+        matrix = polished(_comparison(fixed_img, moving_img, FINE_ZOOM_MM, fixed_mask), matrix)
         cost = judge.cost(matrix)
     return Registration(matrix, before, cost, name)
+
+
+def deform(
+    fixed_img: nb.spatialimages.SpatialImage,
+    moving_img: nb.spatialimages.SpatialImage,
+    start: np.ndarray,
+    folder: str | Path,
+    *,
+    mask: nb.spatialimages.SpatialImage,
+    seed: int = 1,
+) -> tuple[Path, Path]:
+    """Deform a scan onto another (SyN with mutual information, 1.5 mm), around the brain.
+
+    Parameters
+    ----------
+    fixed_img, moving_img : SpatialImage
+        As for :func:`register_linear`.
+    start : ndarray, shape (4, 4)
+        What that found.
+    folder : path-like
+        Where the transforms go.
+    mask : SpatialImage
+        Brain mask in the space of ``fixed_img``.
+    seed : int
+        Of ITK's random numbers.
+
+    Returns
+    -------
+    forward, inverse : Path
+        ITK composite transforms (HDF5). ``forward`` maps points of the fixed scan to points of
+        the moving one.
+
+    Raises
+    ------
+    ScanError
+        If ANTs fails.
+    """
+    fixed, fixed_grid = isotropic(fixed_img, WORKING_ZOOM_MM)
+    moving, moving_grid = isotropic(moving_img, WORKING_ZOOM_MM)
+    return register_composite(
+        array_to_ants(fixed, fixed_grid),
+        array_to_ants(moving, moving_grid),
+        _DEFORMATION,
+        start=start,
+        seed=seed,
+        folder=folder,
+        fixed_mask=array_to_ants(_compared(fixed, fixed_grid, mask), fixed_grid),
+    )
 
 
 def similarity(
@@ -134,7 +188,7 @@ def similarity(
 ) -> float:
     """Return the mutual information (nats) of two scans under a transform, over 3 mm points.
 
-    The arguments are those of :func:`register_rigid`; ``matrix`` is what it returns.
+    The arguments are those of :func:`register_linear`; ``matrix`` is what it returns.
     """
     return -_comparison(fixed_img, moving_img, JUDGE_ZOOM_MM, fixed_mask).cost(matrix)
 
@@ -181,8 +235,8 @@ def _starts(comparison: Comparison, keep: int = 3) -> list[tuple[str, np.ndarray
     return [(label, pose) for _, label, pose in sorted(optimised, key=lambda item: item[0])]
 
 
-def _polished(comparison: Comparison, matrix: np.ndarray) -> np.ndarray:
-    """Return the motion of least cost near a transform, moved by tenths of millimetres."""
+def polished(comparison: Comparison, matrix: np.ndarray) -> np.ndarray:
+    """Return the transform of least cost near a transform, reached by a rigid motion."""
     found = optimize.minimize(
         lambda pose: comparison.cost(matrix @ comparison.pose(pose)),
         np.zeros(6),

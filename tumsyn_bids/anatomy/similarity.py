@@ -60,14 +60,26 @@ class Comparison:
         matrix : ndarray, shape (4, 4)
             Fixed to moving RAS+ world coordinates.
         """
-        places = apply_affine(self._to_voxels @ matrix, self._points).T
-        limits = np.array(self.moving.shape)[:, None] - 1
-        inside = ((places >= 0) & (places <= limits)).all(axis=0)
+        places, inside = self._places(matrix)
         overlap = inside.mean()
         if overlap < MIN_OVERLAP:
             return 0.0
         values = ndimage.map_coordinates(self._binned, places[:, inside], order=1)
         return float(-overlap * _mutual_information(self._fixed_bins[inside], values))
+
+    def covered(self, matrix: np.ndarray) -> float:
+        """Return the share of the points that lie inside the moving image."""
+        return float(self._places(matrix)[1].mean())
+
+    def moved(self, matrix: np.ndarray) -> float:
+        """Return the mean distance (mm) over which a transform moves the points."""
+        there = apply_affine(matrix, self._points)
+        return float(np.linalg.norm(there - self._points, axis=1).mean())
+
+    def _places(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        places = apply_affine(self._to_voxels @ matrix, self._points).T
+        limits = np.array(self.moving.shape)[:, None] - 1
+        return places, ((places >= 0) & (places <= limits)).all(axis=0)
 
     def pose(self, parameters) -> np.ndarray:
         """Return the matrix of a motion about the centre.
@@ -85,6 +97,14 @@ class Comparison:
         matrix[:3, :3] = turn * np.exp(0.05 * parameters[6:]) if len(parameters) > 6 else turn
         matrix[:3, 3] = self.centre - matrix[:3, :3] @ self.centre + 3 * parameters[3:6]
         return matrix
+
+
+def mutual_information(first: np.ndarray, second: np.ndarray) -> float:
+    """Return the mutual information (nats) of the values of two images at the same places."""
+    if first.size == 0:
+        return 0.0
+    bins = _scaled(first, first).round().astype(np.int64)
+    return _mutual_information(bins, _scaled(second, second))
 
 
 def _scaled(values: np.ndarray, sample: np.ndarray) -> np.ndarray:

@@ -89,6 +89,7 @@ def synthetic_sidecar(
     model: ModelRecord,
     mask: Path,
     skull_stripped: bool = True,
+    confidence: Mapping | None = None,
     warnings: Sequence[str] = (),
 ) -> dict:
     """Describe a synthetic image.
@@ -104,6 +105,8 @@ def synthetic_sidecar(
         The brain mask that was used, relative to the output directory.
     skull_stripped : bool
         False where that mask holds the whole head.
+    confidence : mapping, optional
+        Figures of :class:`tumsyn_bids.synthesis.confidence.Confidence` and ``verdict``.
     warnings : sequence of str
         Reasons not to trust the image blindly.
     """
@@ -129,6 +132,11 @@ def synthetic_sidecar(
     }
     if task.target.name:
         sidecar['TargetName'] = task.target.name
+    if confidence:
+        sidecar['Confidence'] = {
+            ''.join(word.capitalize() for word in name.split('_')): _rounded(value)
+            for name, value in confidence.items()
+        }
     if warnings:
         sidecar['Warnings'] = list(warnings)
     return sidecar
@@ -143,7 +151,7 @@ def preproc_sidecar(plan: SessionPlan, scan: Scan, *, bids_dir: str | Path) -> d
         'SkullStripped': False,
     }
     if scan.path != plan.reference:
-        sidecar['Description'] += ', aligned rigidly with the reference and resampled onto it'
+        sidecar['Description'] += ', aligned with the reference and resampled onto it'
     acquired = {key: getattr(scan.acquisition, name) for name, key in BIDS_KEYS.items()}
     return sidecar | {key: value for key, value in acquired.items() if value is not None}
 
@@ -176,13 +184,30 @@ def transform_sidecar(
     scan: Scan,
     *,
     bids_dir: str | Path,
+    kind: str = 'rigid',
+    inverse: bool = False,
     cost_before: float | None = None,
     cost_after: float | None = None,
 ) -> dict:
-    """Describe a rigid transform between a scan and the reference."""
+    """Describe a transform between a scan and the reference.
+
+    Parameters
+    ----------
+    plan : SessionPlan
+    scan : Scan
+    bids_dir : path-like
+    kind : {'rigid', 'affine', 'syn'}
+    inverse : bool
+        It resamples the reference onto the scan, not the scan onto the reference.
+    cost_before, cost_after : float, optional
+        Negative mutual information in nats.
+    """
+    ends = (f'the {scan.contrast}', 'the reference')
+    start, end = ends[::-1] if inverse else ends
+    words = {'rigid': 'Rigid', 'affine': 'Affine', 'syn': 'Affine and deformable'}
     sidecar = {
-        'Description': f'Rigid ITK transform that resamples the {scan.contrast} onto the '
-        'reference: it maps points of the reference to points of the scan (LPS, mm)',
+        'Description': f'{words[kind]} ITK transform that resamples {start} onto {end}: it maps '
+        f'points of {end} to points of {start} (LPS, mm)',
         'Sources': [raw_uri(scan.path, bids_dir), raw_uri(plan.reference, bids_dir)],
         'SpatialReference': raw_uri(plan.reference, bids_dir),
     }
@@ -264,6 +289,53 @@ def save_scores(rows: Sequence[Mapping], path: str | Path) -> Path:
     path : path-like
     """
     return write_text(path, to_tsv(rows, ('synthetic', 'contrast', 'source')))
+
+
+def save_confidence(rows: Sequence[Mapping], path: str | Path) -> Path:
+    """Write the table that says how far each synthetic image of a session can be trusted.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        ``synthetic`` (BIDS URI), ``contrast``, ``source``, the figures of
+        :class:`tumsyn_bids.synthesis.confidence.Confidence` and ``verdict``.
+    path : path-like
+        The JSON file beside it explains the columns.
+    """
+    path = Path(path)
+    write_sidecar(path, _CONFIDENCE_COLUMNS)
+    rounded = [{name: _rounded(value) for name, value in row.items()} for row in rows]
+    return write_text(path, to_tsv(rounded, tuple(_CONFIDENCE_COLUMNS)))
+
+
+_CONFIDENCE_COLUMNS = {
+    'synthetic': {'Description': 'BIDS URI of the synthetic image'},
+    'contrast': {'Description': 'What it shows'},
+    'source': {'Description': 'Contrast of the acquired scan that it was made from'},
+    'reconstruction': {
+        'Description': 'Pearson correlation, in the middle of the brain, of the source and of '
+        "what the model gives for the source's own acquisition"
+    },
+    'cycle': {
+        'Description': 'The same for the source and what the model makes of the synthetic image'
+    },
+    'prompt_deviation': {
+        'Description': 'Root mean square difference of the brightness of white matter, cortex '
+        'and fluid from that of the sequence equations, the brightest of the three being 1'
+    },
+    'verdict': {
+        'Description': 'That of the worst figure',
+        'Levels': {
+            'pass': 'nothing odd was found',
+            'warn': 'look at the image',
+            'fail': 'do not use the image before you know why',
+        },
+    },
+}
+
+
+def _rounded(value):
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def write_sidecar(path: Path, sidecar: Mapping) -> Path:

@@ -22,7 +22,9 @@ figures
 swi
 *_xfm.*
 *_scores.*
+*_qc.*
 *_morph.*
+*_hemi-*
 group_*
 """
 
@@ -38,7 +40,8 @@ for, and the `descrip` field of their headers begins with SYNTHETIC.
 
 - `sub-*/[ses-*/]anat`: synthetic images (`desc-synth`), bias-corrected acquired scans on the grid
   of the reference of their session (`desc-preproc`), brain masks (`desc-brain_mask`), rigid
-  transforms (`_xfm`), agreement of synthetic with acquired images (`_scores.tsv`).
+  transforms (`_xfm`), agreement of synthetic with acquired images (`_scores.tsv`),
+  how far synthetic images can be trusted, checks of masks and alignments (`_qc.tsv`).
 - `sub-*.html`: a report for each subject; look at it before you use an image.
 - `logs/status.tsv`: what became of each session.
 - `descriptions.tsv`: what each `desc-` label means.

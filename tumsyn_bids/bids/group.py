@@ -10,7 +10,8 @@ from pathlib import Path
 
 from ..errors import UsageError
 from .files import write_text
-from .group_morphometry import MORPHOMETRY_TABLES, morphometry_tables, number
+from .group_agreement import SUMMARY_COLUMNS, agreement_panels, summarize_agreement
+from .group_morphometry import MORPHOMETRY_TABLES, morphometry_tables, numeric
 from .status import COLUMNS, read_records, status_rows
 from .tables import read_tsv, to_tsv
 
@@ -18,6 +19,9 @@ from .tables import read_tsv, to_tsv
 #: the session tables. A table that a later step writes needs one line here.
 SESSION_TABLES: dict[str, str] = {
     'validation': 'sub-*/**/*_desc-validation_scores.tsv',
+    'agreement_sessions': 'sub-*/**/*_desc-validation_morph.tsv',
+    'synthqc': 'sub-*/**/*_desc-synth_qc.tsv',
+    'checks': 'sub-*/**/*_desc-anatomy_qc.tsv',
 }
 
 SYNTHESIS_COLUMNS = (
@@ -96,8 +100,12 @@ def merge_group(output_dir: str | Path) -> list[Path]:
     merge.write('synthesis', _synthesis_rows(merge), SYNTHESIS_COLUMNS)
     for name, pattern in SESSION_TABLES.items():
         _merge_tables(merge, name, pattern)
-    for name, (rows, columns) in morphometry_tables(_morph_rows(merge)).items():
-        merge.write(name, rows, columns)
+    measured = morphometry_tables(_morph_rows(merge))
+    for name in MORPHOMETRY_TABLES:
+        if name in measured:
+            merge.write(name, *measured[name])
+        else:
+            merge.drop(name)
     _write_problems(merge)
     return merge.written
 
@@ -158,14 +166,9 @@ def _morph_rows(merge: _Merge) -> list[dict]:
         try:
             lines = read_tsv(path)
             person = _person(path.relative_to(merge.output_dir))
-            rows += [
-                {**person, **line, 'volume-mm3': number(line['volume-mm3'])} for line in lines
-            ]
+            rows += [{**person, **numeric(line)} for line in lines]
         except (OSError, ValueError, KeyError) as error:
             merge.report(path, f'no table of measures ({type(error).__name__}: {error})')
-    if not rows:
-        for name in MORPHOMETRY_TABLES:
-            merge.drop(name)
     return rows
 
 
@@ -181,3 +184,32 @@ def _person(path: Path) -> dict:
     """Read participant and session off the folders of a file."""
     labels = dict(part.split('-', 1) for part in path.parts[:2] if part[:4] in ('sub-', 'ses-'))
     return {'participant': labels['sub'], 'session': labels.get('ses')}
+
+
+AGREEMENT_FIGURE = 'group_agreement.svg'
+
+
+def write_agreement(output_dir: str | Path, compare, draw) -> list[Path]:
+    """Write ``group_agreement.tsv`` and its figure, from the merged table of all sessions.
+
+    Without that table, files of an earlier merge are removed.
+
+    Parameters
+    ----------
+    output_dir : path-like
+        Where :func:`merge_group` wrote.
+    compare, draw : callable
+        As for :func:`~tumsyn_bids.bids.group_agreement.summarize_agreement`; and what writes the
+        figure, given panels (title to values on acquired and on synthetic images) and a path.
+    """
+    merge = _Merge(Path(output_dir))
+    figure = merge.output_dir / AGREEMENT_FIGURE
+    table = merge.output_dir / 'group_agreement_sessions.tsv'
+    rows = read_tsv(table) if table.is_file() else []
+    if not rows:
+        merge.drop('agreement')
+        figure.unlink(missing_ok=True)
+        return []
+    merge.write('agreement', summarize_agreement(rows, compare), SUMMARY_COLUMNS)
+    panels = agreement_panels(rows)
+    return [*merge.written, *([draw(panels, figure)] if panels else [])]

@@ -9,11 +9,18 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+#: Measures of a parcel: FreeSurfer's name, and the column of a session's table.
+MEASURES = {
+    'volume': 'volume-mm3',
+    'thickness': 'thickness-avg-mm',
+    'thicknessstd': 'thickness-std-mm',
+    'area': 'area-mm2',
+    'meancurv': 'curvature-avg-permm',
+}
 MORPHOMETRY_TABLES = (
     'morphometry',
     'aseg_volume',
-    'aparc_lh_volume',
-    'aparc_rh_volume',
+    *(f'aparc_{side}_{name}' for side in ('lh', 'rh') for name in MEASURES),
 )
 #: A robust z beyond this, in amount, is called an outlier.
 OUTLIER_Z = 3.5
@@ -36,24 +43,34 @@ def morphometry_tables(rows: Sequence[Mapping]) -> dict[str, Table]:
     Parameters
     ----------
     rows : sequence of mapping
-        Rows of the sessions' ``_morph.tsv`` with ``participant``, ``session``, ``name`` and
-        ``volume-mm3`` (a number or ``None``). No tables come of no rows.
+        Rows of the sessions' ``_morph.tsv`` as :func:`numeric` gives them, with ``participant``,
+        ``session`` and ``name``. No tables come of no rows, and none of a measure that no row has.
     """
     if not rows:
         return {}
-    scores = _scores(rows)
-    tidy = []
-    for row, score in zip(rows, scores, strict=True):
-        outlier = None if score is None else 'yes' if abs(score) > OUTLIER_Z else 'no'
-        shown = _shown(row['volume-mm3'])
-        tidy.append({**row, 'volume-mm3': shown, 'robust-z': score, 'outlier': outlier})
+    volumes, thicknesses = (_scores(rows, MEASURES[name]) for name in ('volume', 'thickness'))
     tables: dict[str, Table] = {
-        'morphometry': (tidy, ('participant', 'session', 'index', 'name')),
-        'aseg_volume': _wide(rows, _aseg_column),
+        'morphometry': (
+            [
+                {**row, **_texts(row), **_judged(*scores)}
+                for row, *scores in zip(rows, volumes, thicknesses, strict=True)
+            ],
+            ('participant', 'session', 'index', 'name'),
+        ),
+        'aseg_volume': _wide(rows, _aseg_column, 'volume-mm3'),
     }
-    for side in ('lh', 'rh'):
-        tables[f'aparc_{side}_volume'] = _wide(rows, _aparc_column(side))
+    for name, measure in MEASURES.items():
+        if all(row.get(measure) is None for row in rows) and name != 'volume':
+            continue
+        for side in ('lh', 'rh'):
+            tables[f'aparc_{side}_{name}'] = _wide(rows, _aparc_column(side, name), measure)
     return tables
+
+
+def numeric(row: Mapping) -> dict:
+    """Return a row of a session's table with its measures as numbers; unknown is ``None``."""
+    known = {column: number(row.get(column, 'n/a')) for column in MEASURES.values()}
+    return {**row, 'volume-mm3': number(row['volume-mm3']), **known}
 
 
 def robust_z(values: Iterable[float | None]) -> list[float | None]:
@@ -74,44 +91,70 @@ def robust_z(values: Iterable[float | None]) -> list[float | None]:
     return [None if value is None else (value - middle) / spread for value in values]
 
 
-def _scores(rows: Sequence[Mapping]) -> list[float | None]:
+def _scores(rows: Sequence[Mapping], measure: str) -> list[float | None]:
     places: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         places.setdefault(row['name'], []).append(place)
     scores: list[float | None] = [None] * len(rows)
     for found in places.values():
-        for place, score in zip(
-            found, robust_z(rows[place]['volume-mm3'] for place in found), strict=True
-        ):
+        values = robust_z(rows[place].get(measure) for place in found)
+        for place, score in zip(found, values, strict=True):
             scores[place] = score
     return scores
 
 
-def _wide(rows: Sequence[Mapping], column) -> Table:
+def _judged(volume: float | None, thickness: float | None) -> dict:
+    """Return the scores of a row, and whether one of them makes it an outlier."""
+    known = [abs(score) for score in (volume, thickness) if score is not None]
+    outlier = ('yes' if max(known) > OUTLIER_Z else 'no') if known else None
+    return {'robust-z': volume, 'robust-z-thickness': thickness, 'outlier': outlier}
+
+
+def _wide(rows: Sequence[Mapping], column, measure: str) -> Table:
     lines: dict[tuple, dict] = {}
     for row in rows:
         name = column(row['name'])
         if name:
             who = {key: row.get(key) for key in _WHO}
-            lines.setdefault(tuple(who.values()), who)[name] = _shown(row['volume-mm3'])
+            text = _texts(row).get(measure)
+            lines.setdefault(tuple(who.values()), who)[name] = text
     return list(lines.values()), _WHO
 
 
-def _shown(volume: float | None) -> str | None:
-    return None if volume is None else f'{volume:.1f}'
+def _texts(row: Mapping) -> dict:
+    return {
+        measure: None if row[measure] is None else format(row[measure], _FORMS[name])
+        for name, measure in MEASURES.items()
+        if measure in row
+    }
+
+
+_FORMS = {
+    'volume': '.1f',
+    'thickness': '.3f',
+    'thicknessstd': '.3f',
+    'area': '.1f',
+    'meancurv': '.4f',
+}
 
 
 def _aseg_column(name: str) -> str:
-    if name.startswith('ctx-'):
+    if name.startswith('ctx-') or name.endswith('Surface'):
         return ''
     structure = '-' in name or name == 'CSF' or name.startswith('CC_')
     return name if structure or name.endswith('Vol') else f'{name}Vol'
 
 
-def _aparc_column(side: str):
+#: What ``aparcstats2table`` adds for a whole hemisphere: measure to name.
+_WHOLE = {'thickness': 'MeanThickness', 'area': 'WhiteSurfArea'}
+
+
+def _aparc_column(side: str, measure: str):
     prefix = f'ctx-{side}-'
 
     def column(name: str) -> str:
-        return f'{side}_{name.removeprefix(prefix)}_volume' if name.startswith(prefix) else ''
+        if name == f'{side}WhiteSurface' and measure in _WHOLE:
+            return f'{side}_{_WHOLE[measure]}_{measure}'
+        return f'{side}_{name.removeprefix(prefix)}_{measure}' if name.startswith(prefix) else ''
 
     return column

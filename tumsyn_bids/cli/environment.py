@@ -33,11 +33,21 @@ def prepare_environment(work_dir: Path) -> None:
     folders = {
         'MPLCONFIGDIR': caches / 'matplotlib',
         'NIPYPE_CONFIG_DIR': caches / 'nipype',
-        'TEMPLATEFLOW_HOME': caches / 'templateflow',
+        'TEMPLATEFLOW_HOME': _templateflow_home(caches / 'templateflow'),
     }
     for name, folder in folders.items():
-        folder.mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault(name, str(folder))
+        if name not in os.environ:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ[name] = str(folder)
     os.environ['TEMPLATEFLOW_AUTOUPDATE'] = 'off'
     os.environ['NIPYPE_NO_ET'] = os.environ['NO_ET'] = '1'
     os.environ.setdefault('MPLBACKEND', 'Agg')
+
+
+def _templateflow_home(otherwise: Path) -> Path:
+    """Return where other programs have put templates for this user, if they have."""
+    usual = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'templateflow'
+    try:
+        return usual if any(usual.glob('tpl-*')) else otherwise
+    except OSError:
+        return otherwise

@@ -9,7 +9,8 @@ from .progress import say
 
 def run_group(request: Request) -> int:
     """Write the ``group_*.tsv`` tables of an output directory and return the exit code."""
-    from ..bids.group import merge_group
+    from ..bids.group import merge_group, write_agreement
+    from ..reports.agreement import save_bland_altman
 
     output_dir = request.settings.output_dir
     if not output_dir.is_dir():
@@ -17,6 +18,19 @@ def run_group(request: Request) -> int:
             'is not a folder', path=output_dir, remedy='Run the participant level first'
         )
     written = merge_group(output_dir)
+    written += write_agreement(output_dir, _agreement, save_bland_altman)
     names = ', '.join(path.name for path in written)
     say(f'{PROG}: finished: {len(written)} group tables in {output_dir}: {names}')
     return EXIT_OK
+
+
+def _agreement(acquired: list[float], synthetic: list[float]) -> dict:
+    """Return the columns of agreement of a structure over people."""
+    from dataclasses import asdict
+
+    from ..evaluation.agreement import agreement
+
+    return {
+        key.replace('_', '-'): value
+        for key, value in asdict(agreement(acquired, synthetic)).items()
+    }

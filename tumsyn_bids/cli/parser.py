@@ -103,7 +103,7 @@ def parse(argv=None) -> Request:
         )
     if args['contrasts'] is None:
         args['contrasts'] = () if args['targets_file'] or args['like'] else ('missing',)
-    for name in ('participant_label', 'session_label', 'contrasts', 'like'):
+    for name in ('participant_label', 'session_label', 'contrasts', 'like', 'output_spaces'):
         args[name] = tuple(dict.fromkeys(args[name]))
     if len(args['contrasts']) > 1 and {'missing', 'all'} & set(args['contrasts']):
         parser.error('argument --contrasts: "missing" and "all" stand alone')
@@ -223,10 +223,34 @@ def _add_processing(group) -> None:
     )
     option(
         group,
+        '--coreg',
+        choices=settings.COREGISTRATIONS,
+        default='rigid',
+        help="how a session's scans are aligned with its reference (default: rigid)",
+    )
+    option(
+        group,
+        '--tissues',
+        action='store_true',
+        help="segment grey matter, white matter and CSF on each session's T1w",
+    )
+    option(
+        group,
+        '--output-spaces',
+        nargs='+',
+        default=(),
+        metavar='SPACE',
+        help='also write images in these standard spaces of TemplateFlow, as in '
+        'MNI152NLin2009cAsym:res-2 (this one comes with the program; without res- each image '
+        'keeps its voxel size)',
+    )
+    option(
+        group,
         '--morphometry',
         choices=settings.MORPHOMETRY_LEVELS,
         default='none',
-        help="volumes of brain structures from each session's T1w (default: none)",
+        help="volumes of brain structures from each session's T1w; full: also thickness of the "
+        'cortex and surfaces, which takes much longer (default: none)',
     )
     option(
         group,

@@ -86,6 +86,7 @@ def run_participant(request: Request) -> int:
         say(plan_table(plans, failures))
         return EXIT_OK
     settings = settings.replace(run_id=new_run_id())
+    settings = settings.replace(output_spaces=standard_spaces(settings))
     jobs = prepare(settings, plans)
     with ParticipantLocks(*lock_folders(settings)) as locks:
         run = Run(settings, locks=locks)
@@ -97,6 +98,28 @@ def run_participant(request: Request) -> int:
             run.tally.not_finished = len(plans) + len(failures) - run.tally.ended
             say(run.tally.verdict(settings, time.monotonic() - begun))
     return run.tally.exit_code
+
+
+def standard_spaces(settings: Settings) -> tuple[str, ...]:
+    """Return the standard spaces asked for, in full; what is needed of TemplateFlow is there.
+
+    Raises
+    ------
+    UsageError
+    """
+    if not settings.output_spaces:
+        return ()
+    try:
+        prepare_environment(settings.work_dir)
+    except OSError as error:
+        raise unwritable(error) from error
+    from ..bids.spaces import parse_spaces
+    from ..interfaces.standard import check_space
+
+    spaces = parse_spaces(settings.output_spaces)
+    for space in spaces:
+        check_space(space)
+    return tuple(space.words for space in spaces)
 
 
 def lock_folders(settings: Settings) -> tuple[Path, Path]:
@@ -232,6 +255,9 @@ class Run:
                 progress.note(f'{record.label}: warning: {warning}')
         if record.state == 'complete':
             self.tally.complete += 1
+            for row in record.checks:
+                if row['result'] == 'fail':
+                    complain(f'{PROG}: warning: {record.label}: {row["message"]}')
             return
         self.tally.failed.append(record.label)
         report = (
@@ -309,6 +335,12 @@ def unwritable(error: OSError) -> UsageError:
 def decisive(settings: Settings) -> dict:
     """Return the settings that change a session's outputs and are not in its plan."""
     values = {'skull_strip': settings.skull_strip, 'random_seed': settings.random_seed}
+    if settings.coreg != 'rigid':
+        values['coreg'] = settings.coreg
+    if settings.tissues:
+        values['tissues'] = True
+    if settings.output_spaces:
+        values['output_spaces'] = list(settings.output_spaces)
     if settings.morphometry != 'none':
         values |= {
             'morphometry': settings.morphometry,

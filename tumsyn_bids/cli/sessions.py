@@ -183,18 +183,28 @@ def unfinished(job: SessionJob, begun: datetime | None, reason: str, *crashes: P
 def _completed(job: SessionJob, begun: datetime, summary: dict) -> SessionRecord:
     files = [Path(name) for name in summary['outputs']]
     files += [sidecar_path(file) for file in files if sidecar_path(file).is_file()]
-    count = len(job.plan.tasks)
     return _record(
         job,
         begun,
         state='complete',
-        message=f'{count} synthetic image{"" if count == 1 else "s"}',
+        message=_outcome(len(job.plan.tasks), summary['checks']),
         outputs=describe_outputs(job.settings.output_dir, files),
         warnings=tuple(summary['warnings']),
         model=summary['model'],
         scores=tuple(summary['scores']),
+        confidence=tuple(summary['confidence']),
         figures=tuple(summary['figures']),
+        checks=tuple(summary['checks']),
     )
+
+
+def _outcome(n_images: int, checks: list[dict]) -> str:
+    """Say in one line what was made and which checks failed."""
+    made = f'{n_images} synthetic image{"" if n_images == 1 else "s"}'
+    failed = [
+        f'{row["step"]} of the {row["contrast"]}' for row in checks if row['result'] == 'fail'
+    ]
+    return f'{made}; CHECKS FAILED: {", ".join(dict.fromkeys(failed))}' if failed else made
 
 
 def _record(job: SessionJob, begun: datetime | None, **what) -> SessionRecord:

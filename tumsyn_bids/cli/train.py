@@ -74,6 +74,12 @@ def _add_synthesis(parser) -> None:
     )
     parser.add_argument('--config', choices=CONFIGS, default='embedded', help='size')
     parser.add_argument('--steps', type=whole_number(1), help='length of the schedule')
+    option(
+        parser,
+        '--held-out',
+        type=float,
+        help='part of the people kept to choose the best weights with (0)',
+    )
     parser.add_argument(
         '--recipe',
         choices=('embedded', 'paper'),
@@ -114,6 +120,14 @@ def _add_run(parser) -> None:
     )
     option(parser, '--save-every', type=float, metavar='S', default=180.0, help='default: 180')
     option(parser, '--log-every', type=whole_number(1), metavar='STEPS', default=50, help='50')
+    option(
+        parser,
+        '--validate-every',
+        type=whole_number(1),
+        metavar='STEPS',
+        default=500,
+        help='between looks at the people kept apart (500)',
+    )
 
 
 def _engine_settings(args: argparse.Namespace):
@@ -128,6 +142,7 @@ def _engine_settings(args: argparse.Namespace):
         accumulate=args.accumulate,
         save_every_s=args.save_every,
         log_every=args.log_every,
+        validate_every=args.validate_every,
     )
 
 
@@ -170,7 +185,7 @@ def _run_synthesis(args: argparse.Namespace) -> int:
         labelmaps=args.labelmaps,
         pairs=args.pairs,
         exclude=tuple(args.exclude),
-        settings=TrainingSettings(**_given(args, 'config', 'steps', 'seed')),
+        settings=TrainingSettings(**_given(args, 'config', 'steps', 'seed', 'held_out')),
         engine_settings=_engine_settings(args),
         recipe=_recipe(args),
         text_encoder=args.text_encoder,

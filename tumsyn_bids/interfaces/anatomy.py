@@ -85,6 +85,7 @@ class ExtractBrainOutputSpec(TraitedSpec):
     method = traits.Str(desc='how the mask was made')
     stripped = traits.Bool(desc='whether the mask leaves the skull out')
     warnings = traits.List(traits.Str(), desc='why the mask should not be trusted blindly')
+    checks = traits.List(traits.Dict(), desc='checks of the mask')
 
 
 class ExtractBrain(Step):
@@ -111,51 +112,110 @@ class ExtractBrain(Step):
             # Without extraction the mask is the image's non-zero part, the whole head maybe.
             'stripped': brain.method != 'none' or bool(is_stripped(img)),
             'warnings': list(brain.warnings),
+            'checks': check_rows('brain mask', self.inputs.scan, brain.checks),
         }
 
 
-class RegisterRigidInputSpec(StepInputSpec):
-    """Inputs of :class:`RegisterRigid`."""
+class RegisterScanInputSpec(StepInputSpec):
+    """Inputs of :class:`RegisterScan`."""
 
     fixed_file = File(exists=True, mandatory=True, desc='bias-corrected reference')
     moving_file = File(exists=True, mandatory=True, desc='bias-corrected other scan')
-    fixed_mask = File(exists=True, desc='brain mask of the reference')
+    fixed_mask = File(exists=True, mandatory=True, desc='brain mask of the reference')
+    coreg = traits.Enum('rigid', 'affine', 'syn', usedefault=True, desc='kind of transform')
     seed = traits.Int(mandatory=True, desc='seed of the sampling of the metric')
 
 
-class RegisterRigidOutputSpec(TraitedSpec):
-    """Outputs of :class:`RegisterRigid`."""
+class RegisterScanOutputSpec(TraitedSpec):
+    """Outputs of :class:`RegisterScan`."""
 
     transform_file = File(exists=True, desc='ITK text transform, reference to scan')
+    forward = File(exists=True, desc='the same with the deformation, if there is one')
+    inverse = File(exists=True, desc='from the scan to the reference')
     cost_before = traits.Float(desc='cost with the headers alone')
     cost_after = traits.Float(desc='cost with the transform')
+
+
+class RegisterScan(Step):
+    """Align a scan with the reference of its session."""
+
+    input_spec = RegisterScanInputSpec
+    output_spec = RegisterScanOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..anatomy.registration import deform, register_linear, write_itk
+
+        images = nb.load(self.inputs.fixed_file), nb.load(self.inputs.moving_file)
+        mask, seed, coreg = nb.load(self.inputs.fixed_mask), self.inputs.seed, self.inputs.coreg
+        found = register_linear(
+            *images,
+            seed=seed,
+            fixed_mask=mask,
+            transform='rigid' if coreg == 'rigid' else 'affine',
+        )
+        forward = write_itk(found.matrix, folder / 'linear.txt')
+        inverse = write_itk(np.linalg.inv(found.matrix), folder / 'inverse.txt')
+        results = {
+            'transform_file': str(forward),
+            'cost_before': float(found.cost_before),
+            'cost_after': float(found.cost_after),
+        }
+        if coreg == 'syn':
+            forward, inverse = deform(*images, found.matrix, folder, mask=mask, seed=seed)
+        return {**results, 'forward': str(forward), 'inverse': str(inverse)}
+
+
+class CheckAlignmentInputSpec(StepInputSpec):
+    """Inputs of :class:`CheckAlignment`."""
+
+    fixed_file = File(exists=True, mandatory=True, desc='bias-corrected reference')
+    moving_file = File(exists=True, mandatory=True, desc='bias-corrected other scan')
+    mask_file = File(exists=True, mandatory=True, desc='brain mask of the reference')
+    transform_file = File(exists=True, mandatory=True, desc='linear, reference to scan')
+    forward = File(exists=True, mandatory=True, desc='the same with the deformation, if any')
+    contrast = traits.Str(mandatory=True, desc='contrast of the other scan')
+
+
+class CheckAlignmentOutputSpec(TraitedSpec):
+    """Outputs of :class:`CheckAlignment`."""
+
+    checks = traits.List(traits.Dict(), desc='checks of the alignment')
     warnings = traits.List(traits.Str(), desc='why it should not be trusted blindly')
 
 
-class RegisterRigid(Step):
-    """Align a scan with the reference of its session."""
+class CheckAlignment(Step):
+    """Check that an aligned scan shows the head of the reference and fits its brain mask."""
 
-    input_spec = RegisterRigidInputSpec
-    output_spec = RegisterRigidOutputSpec
+    input_spec = CheckAlignmentInputSpec
+    output_spec = CheckAlignmentOutputSpec
 
     def _work(self, folder: Path) -> dict:
-        from ..anatomy.registration import register_rigid, write_itk
+        from ..anatomy.quality import messages
+        from ..anatomy.selfcheck import check_alignment
 
-        fixed_mask = optional(self.inputs.fixed_mask)
-        found = register_rigid(
+        forward = self.inputs.forward
+        checks = check_alignment(
             nb.load(self.inputs.fixed_file),
             nb.load(self.inputs.moving_file),
-            seed=self.inputs.seed,
-            fixed_mask=nb.load(fixed_mask) if fixed_mask else None,
+            world_of(self.inputs.transform_file),
+            nb.load(self.inputs.mask_file),
+            contrast=self.inputs.contrast,
+            deformation=forward if forward.endswith('.h5') else None,
         )
-        path = folder / 'rigid.txt'
-        write_itk(found.matrix, path)
+        name = Path(self.inputs.scan).name
         return {
-            'transform_file': str(path),
-            'cost_before': float(found.cost_before),
-            'cost_after': float(found.cost_after),
-            'warnings': list(found.warnings),
+            'checks': check_rows('co-registration', self.inputs.scan, checks),
+            'warnings': [f'{name}: {text}' for text in messages(checks)],
         }
+
+
+def _saved(img, path: Path) -> str:
+    return save(np.asarray(img.dataobj, dtype=np.float32), img.affine, path)
+
+
+def check_rows(step: str, scan: str, checks) -> list[dict]:
+    """Return checks as dictionaries that say which step and scan they belong to."""
+    return [{'step': step, 'scan': scan, **asdict(check)} for check in checks]
 
 
 class ResampleInputSpec(StepInputSpec):
@@ -182,7 +242,12 @@ class Resample(Step):
         from ..grids import Grid, resample
 
         img, grid = nb.load(self.inputs.in_file), Grid.of(nb.load(self.inputs.grid_file))
-        data = resample(img, grid, world=world_of(self.inputs.transform_file), order=3)
+        transform = optional(self.inputs.transform_file)
+        if transform and transform.endswith('.h5'):
+            from ..anatomy.standard import carry
+
+            return {'out_file': _saved(carry(img, [transform], grid), folder / 'resampled.nii')}
+        data = resample(img, grid, world=world_of(transform), order=3)
         # Cubic splines overshoot at edges; the scan's own range bounds what is plausible.
         values = np.asarray(img.dataobj)
         np.clip(data, values.min(), values.max(), out=data)
@@ -190,7 +255,7 @@ class Resample(Step):
 
 
 def world_of(transform_file) -> np.ndarray | None:
-    """Read a rigid transform as a 4x4 world matrix; ``None`` where there is none."""
+    """Read a linear transform as a 4x4 world matrix; ``None`` where there is none."""
     from ..anatomy.registration import read_itk
 
     path = optional(transform_file)

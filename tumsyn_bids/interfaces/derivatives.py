@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nb
@@ -72,30 +73,48 @@ class WritePreproc(Write):
 class WriteTransformInputSpec(WriteInputSpec):
     """Inputs of :class:`WriteTransform`."""
 
-    transform_file = File(exists=True, mandatory=True, desc='ITK text transform')
+    transform_file = File(exists=True, mandatory=True, desc='ITK transform, reference to scan')
+    inverse_file = File(exists=True, mandatory=True, desc='the other way')
+    coreg = traits.Enum('rigid', 'affine', 'syn', usedefault=True, desc='kind of transform')
     cost_before = traits.Float(desc='cost with the headers alone')
     cost_after = traits.Float(desc='cost with the transform')
 
 
+class WriteTransformOutputSpec(TraitedSpec):
+    """Outputs of :class:`WriteTransform`."""
+
+    out_files = traits.List(File(exists=True), desc='the outputs')
+
+
 class WriteTransform(Write):
-    """Write the rigid transform between a scan and the reference."""
+    """Write the transforms between a scan and the reference, both ways."""
 
     input_spec = WriteTransformInputSpec
+    output_spec = WriteTransformOutputSpec
 
     def _work(self, folder: Path) -> dict:
         from ..bids.derivatives import save_copy, transform_sidecar
         from ..bids.naming import session_paths
 
         plan, scan = self.plan, self.inputs.scan
-        sidecar = transform_sidecar(
-            plan,
-            plan.scan(scan),
-            bids_dir=self.inputs.bids_dir,
-            cost_before=optional(self.inputs.cost_before),
-            cost_after=optional(self.inputs.cost_after),
-        )
-        place = self._place(session_paths(plan).transforms[scan])
-        return {'out_file': str(save_copy(self.inputs.transform_file, place, sidecar))}
+        paths = session_paths(plan)
+        written = []
+        for file, place, inverse in (
+            (self.inputs.transform_file, paths.transforms[scan], False),
+            (self.inputs.inverse_file, paths.inverse_transforms[scan], True),
+        ):
+            sidecar = transform_sidecar(
+                plan,
+                plan.scan(scan),
+                bids_dir=self.inputs.bids_dir,
+                kind=self.inputs.coreg,
+                inverse=inverse,
+                cost_before=optional(self.inputs.cost_before),
+                cost_after=optional(self.inputs.cost_after),
+            )
+            place = self._place(place).with_suffix(Path(file).suffix)
+            written.append(str(save_copy(file, place, sidecar)))
+        return {'out_files': written}
 
 
 class WriteMaskInputSpec(WriteInputSpec):
@@ -143,6 +162,9 @@ class WriteSyntheticInputSpec(WriteInputSpec):
     warnings = traits.List(
         traits.List(traits.Str()), mandatory=True, desc='what the model says about each target'
     )
+    confidence = traits.List(
+        traits.Dict(), mandatory=True, desc='figures of confidence and the verdict, each target'
+    )
     mask_warnings = traits.List(traits.Str(), desc='doubts about the brain mask')
     stripped = traits.Bool(True, usedefault=True, desc='whether the mask leaves the skull out')
 
@@ -166,8 +188,9 @@ class WriteSynthetic(Write):
         plan = self.plan
         paths = session_paths(plan)
         out_files = []
-        images = zip(self.inputs.in_files, self.inputs.tasks, self.inputs.warnings, strict=True)
-        for in_file, index, warnings in images:
+        about = self.inputs.tasks, self.inputs.warnings, self.inputs.confidence
+        images = zip(self.inputs.in_files, *about, strict=True)
+        for in_file, index, warnings, confidence in images:
             sidecar = synthetic_sidecar(
                 plan,
                 plan.tasks[index],
@@ -175,11 +198,50 @@ class WriteSynthetic(Write):
                 model=ModelRecord(**self.inputs.model),
                 mask=paths.mask,
                 skull_stripped=self.inputs.stripped,
+                confidence=confidence,
                 warnings=[*warnings, *(optional(self.inputs.mask_warnings) or ())],
             )
             place = self._place(paths.synthetic[index])
             out_files.append(str(save_synthetic(nb.load(in_file), place, sidecar)))
         return {'out_files': out_files}
+
+
+class WriteConfidenceInputSpec(WriteInputSpec):
+    """Inputs of :class:`WriteConfidence`."""
+
+    tasks = traits.List(traits.Int(), mandatory=True, desc='which tasks of the plan')
+    confidence = traits.List(traits.Dict(), mandatory=True, desc='their figures of confidence')
+
+
+class WriteConfidence(Write):
+    """Write the table that says how far each synthetic image can be trusted."""
+
+    input_spec = WriteConfidenceInputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..bids.derivatives import save_confidence
+        from ..bids.naming import session_paths
+
+        paths = session_paths(self.plan)
+        rows = confidence_rows(self.plan, self.inputs.tasks, self.inputs.confidence)
+        return {'out_file': str(save_confidence(rows, self._place(paths.confidence)))}
+
+
+def confidence_rows(plan: SessionPlan, tasks: Sequence[int], figures: Sequence[dict]):
+    """Return the rows of the table of confidence, in the order of the tasks of the plan."""
+    from ..bids.derivatives import own_uri
+    from ..bids.naming import session_paths
+
+    paths = session_paths(plan)
+    return [
+        {
+            'synthetic': own_uri(paths.synthetic[index]),
+            'contrast': plan.tasks[index].target.contrast,
+            'source': plan.scan(plan.tasks[index].source).contrast,
+            **values,
+        }
+        for index, values in sorted(zip(tasks, figures, strict=True), key=lambda pair: pair[0])
+    ]
 
 
 class WriteScoresInputSpec(WriteInputSpec):
@@ -212,6 +274,39 @@ class WriteScores(Write):
         return {'out_file': str(save_scores(rows, self._place(paths.scores)))}
 
 
+class WriteChecksInputSpec(WriteInputSpec):
+    """Inputs of :class:`WriteChecks`."""
+
+    checks = traits.List(traits.Dict(), mandatory=True, desc='checks with their step and scan')
+
+
+class WriteChecksOutputSpec(TraitedSpec):
+    """Outputs of :class:`WriteChecks`."""
+
+    out_file = File(exists=True, desc='the table')
+    checks = traits.List(traits.Dict(), desc='the rows of the table')
+
+
+class WriteChecks(Write):
+    """Write the table of checks of a session."""
+
+    input_spec = WriteChecksInputSpec
+    output_spec = WriteChecksOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        from ..anatomy.quality import LIMITS
+        from ..bids.checks import check_table, save_checks
+
+        rows = check_table(self.inputs.checks, self.plan, bids_dir=self.inputs.bids_dir)
+        path = save_checks(
+            rows,
+            {name: limit.text for name, limit in LIMITS.items()},
+            self.plan,
+            output_dir=self.inputs.output_dir,
+        )
+        return {'out_file': str(path), 'checks': rows}
+
+
 class SummarizeInputSpec(WriteInputSpec):
     """Inputs of :class:`Summarize`."""
 
@@ -222,7 +317,10 @@ class SummarizeInputSpec(WriteInputSpec):
     model = traits.Dict(desc='name, version and sha256 of the model')
     model_warnings = traits.List(traits.List(traits.Str()), desc='one list for each image')
     scores = traits.List(traits.Dict(), desc='agreement, one for each validated image')
+    tasks = traits.List(traits.Int(), desc='which tasks of the plan confidence is about')
+    confidence = traits.List(traits.Dict(), desc='figures of confidence, one for each image')
     figures = traits.List(traits.Dict(), desc='figures of the report')
+    checks = traits.List(traits.Dict(), desc='rows of the table of checks')
 
 
 class SummarizeOutputSpec(TraitedSpec):
@@ -251,7 +349,13 @@ class Summarize(Write):
             'warnings': list(dict.fromkeys([*findings, *doubts, *about_model])),
             'model': optional(self.inputs.model) or {},
             'scores': optional(self.inputs.scores) or [],
+            'confidence': confidence_rows(
+                self.plan,
+                optional(self.inputs.tasks) or [],
+                optional(self.inputs.confidence) or [],
+            ),
             'figures': optional(self.inputs.figures) or [],
+            'checks': optional(self.inputs.checks) or [],
         }
         path = Path(self.inputs.summary_file)
         path.write_text(json.dumps(summary, indent=1))

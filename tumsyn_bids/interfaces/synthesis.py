@@ -39,7 +39,10 @@ class SynthesizeOutputSpec(TraitedSpec):
     model = traits.Dict(desc='name, version and sha256 of the model')
     warnings = traits.List(
         traits.List(traits.Str()),
-        desc='what is outside of what the model has learned, each target',
+        desc='what is outside of what the model has learned, and what is doubtful, each target',
+    )
+    confidence = traits.List(
+        traits.Dict(), desc='figures of confidence and the verdict, each target'
     )
 
 
@@ -51,6 +54,7 @@ class Synthesize(Step):
 
     def _work(self, folder: Path) -> dict:
         from ..grids import Grid
+        from ..synthesis.confidence import Examiner
         from ..synthesis.memory import with_tiles_that_fit
 
         synthesizer = _synthesizer(self.inputs.model, self.inputs.device)
@@ -62,20 +66,30 @@ class Synthesize(Step):
             field_of_view.with_zooms(target.voxel_size or DEFAULT_VOXEL_SIZE) for target in targets
         ]
 
-        def make(synthesizer) -> list[np.ndarray]:
+        source = Acquisition.from_dict(self.inputs.source)
+
+        def make(synthesizer) -> tuple[list[nb.Nifti1Image], list]:
             encoded = synthesizer.encode(
                 nb.load(self.inputs.in_file),
                 mask=mask,
                 world=world_of(self.inputs.transform_file),
-                acquisition=Acquisition.from_dict(self.inputs.source),
+                acquisition=source,
             )
             wanted = zip(self.inputs.prompts, grids, strict=True)
-            return [synthesizer.decode(encoded, prompt, grid) for prompt, grid in wanted]
+            images = [
+                nb.Nifti1Image(synthesizer.decode(encoded, prompt, grid), grid.affine)
+                for prompt, grid in wanted
+            ]
+            examiner = Examiner(synthesizer, encoded, source)
+            return images, [
+                examiner.examine(image, target)
+                for image, target in zip(images, targets, strict=True)
+            ]
 
-        images, doubts = with_tiles_that_fit(synthesizer, make)
+        (images, judged), doubts = with_tiles_that_fit(synthesizer, make)
         out_files = [
-            save(data, grid.affine, folder / f'synthetic-{number}.nii')
-            for number, (data, grid) in enumerate(zip(images, grids, strict=True))
+            save(np.asarray(image.dataobj), image.affine, folder / f'synthetic-{number}.nii')
+            for number, image in enumerate(images)
         ]
         return {
             'out_files': out_files,
@@ -84,7 +98,13 @@ class Synthesize(Step):
                 'version': synthesizer.version,
                 'sha256': synthesizer.sha256,
             },
-            'warnings': [[*synthesizer.in_range(target), *doubts] for target in targets],
+            'warnings': [
+                [*synthesizer.in_range(target), *doubts, *confidence.warnings]
+                for target, confidence in zip(targets, judged, strict=True)
+            ],
+            'confidence': [
+                {**confidence.to_dict(), 'verdict': confidence.verdict} for confidence in judged
+            ],
         }
 
 

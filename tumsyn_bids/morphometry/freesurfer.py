@@ -16,10 +16,14 @@ import numpy as np
 
 from ..grids import Grid, resample
 from .stats import aparc_stats, aseg_stats
+from .surface_files import write_freesurfer
+from .surfaces import Surface
 
 #: FreeSurfer's conformed space: voxels of 1 mm, 256 along each axis, stored LIA.
 CONFORMED_SHAPE = (256, 256, 256)
 _LIA = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+#: FreeSurfer's names of second images, in ``mri/orig``.
+RAW = {'T2w': 'T2raw.mgz', 'FLAIR': 'FLAIRraw.mgz'}
 #: Cortex as a whole, as ``aseg.mgz`` has it.
 _CORTEX = {1: 3, 2: 42}
 #: Percentile of the brain's intensities that becomes FreeSurfer's 110.
@@ -49,6 +53,8 @@ def write_subject(
     labels: nb.spatialimages.SpatialImage,
     record: Mapping,
     origin: str = 'acquired',
+    surfaces: Mapping[str, Surface] | None = None,
+    others: Mapping[str, nb.spatialimages.SpatialImage] | None = None,
 ) -> Path:
     """Write a subject's folder of a FreeSurfer subjects directory.
 
@@ -66,6 +72,9 @@ def write_subject(
         As :func:`tumsyn_bids.morphometry.tables.to_record` gives it.
     origin : {'acquired', 'synthetic'}
         Of the T1w; stands in the header of each table.
+    surfaces : mapping of {'lh', 'rh'} to Surface, optional
+    others : mapping of {'T2w', 'FLAIR'} to SpatialImage, optional
+        Acquired scans in the same world space, for ``T2raw.mgz`` and ``FLAIRraw.mgz``.
 
     Returns
     -------
@@ -83,6 +92,8 @@ def write_subject(
         data = np.clip(np.rint(_onto(img, grid) * scale), 0, 255).astype(np.uint8)
         for name in names:
             _save(data, grid.affine, mri / f'{name}.mgz')
+    for contrast, img in (others or {}).items():
+        _save(np.asarray(img.dataobj, np.float32), img.affine, mri / 'orig' / RAW[contrast])
     numbers = np.rint(_onto(labels, grid, order=0)).astype(np.int32)
     _save(numbers, grid.affine, mri / 'aparc+aseg.mgz')
     whole = numbers.copy()
@@ -95,6 +106,8 @@ def write_subject(
         _write(
             folder / 'stats' / f'{side}.aparc.stats', aparc_stats(record, subject, side, origin)
         )
+    for side, surface in (surfaces or {}).items():
+        write_freesurfer(folder, side, surface, _centre(labels))
     return folder
 
 

@@ -20,6 +20,11 @@ VENTRICLES = (4, 5, 14, 15, 24, 31, 43, 44, 63)
 DEEP_GREY = (10, 11, 12, 13, 17, 18, 26, 28, 49, 50, 51, 52, 53, 54, 58, 60)
 CEREBELLUM = (7, 8, 46, 47)
 BRAIN_STEM = 16
+#: What lies within the cortex of a hemisphere: its white matter and all that this encloses.
+ENCLOSED = {
+    'lh': (2, 4, 5, 10, 11, 12, 13, 17, 18, 26, 28, 31),
+    'rh': (41, 43, 44, 49, 50, 51, 52, 53, 54, 58, 60, 63),
+}
 CORPUS_CALLOSUM = (251, 252, 253, 254, 255)
 #: Labels of the atlas that no deformed average can find: lesions and vessels are one person's.
 #: They become the white matter around them.

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy import ndimage
 
+from ..anatomy.tissues import Tissues
 from .labels import BRAIN_STEM, CEREBELLUM, CEREBRAL_WHITE, CORTEX_BASE, DEEP_GREY
 
 #: How far (mm) the atlas's cortex and its ventricles may move to meet the tissue.
 CORTEX_REACH_MM, VENTRICLE_REACH_MM = 4.0, 3.0
 _LATERAL = {'lh': (4, 5), 'rh': (43, 44)}
-
-
-@dataclass(frozen=True)
-class Tissues:
-    """Probabilities of the tissues, arrays of one shape that add up to 1 inside the brain."""
-
-    gm: np.ndarray
-    wm: np.ndarray
-    csf: np.ndarray
 
 
 def refine(labels: np.ndarray, tissues: Tissues, inside: np.ndarray, zooms) -> np.ndarray:

@@ -17,10 +17,12 @@ import numpy as np
 from ..anatomy.antsreg import Stage, limit_threads, register_stages
 from ..anatomy.conversion import array_to_ants
 from ..anatomy.intensity import carried_mask
+from ..anatomy.tissues import Tissues
 from ..errors import ScanError
 from ..grids import Grid, resample
+from .guided import guided_tissues
 from .labels import PERSONAL, atlas_file, structures, template_file
-from .refinement import Tissues, refine
+from .refinement import refine
 
 #: Voxel size (mm) on which brains are segmented, whatever that of the scan.
 ZOOM_MM = 1.0
@@ -77,6 +79,7 @@ def segment_brain(
     *,
     seed: int = 1,
     threads: int | None = None,
+    zoom: float | None = None,
 ) -> Segmentation:
     """Label the structures of a brain by registration of the embedded atlas.
 
@@ -88,6 +91,8 @@ def segment_brain(
         Brain mask in the same world space; grids may differ.
     seed, threads : int
         Of ITK.
+    zoom : float, optional
+        Voxel size in mm, :data:`ZOOM_MM` if not given. Coarser is quicker and worse.
 
     Raises
     ------
@@ -95,9 +100,10 @@ def segment_brain(
         If the mask is empty or the registration fails.
     """
     limit_threads(threads)
-    brain, inside, grid = working_image(t1w, mask)
-    tissues = segment_tissues(brain, inside, grid)
+    zoom = zoom or ZOOM_MM
+    brain, inside, grid = working_image(t1w, mask, zoom)
     labels, affine, volume = _carried_labels(brain, grid, seed)
+    tissues = guided_tissues(brain, inside, labels, grid.zooms)
     return Segmentation(
         refine(labels, tissues, inside, grid.zooms), tissues, brain, inside, grid, affine, volume
     )
@@ -122,44 +128,18 @@ def unsegmented(
 
 
 def working_image(
-    t1w: nb.spatialimages.SpatialImage, mask: nb.spatialimages.SpatialImage
+    t1w: nb.spatialimages.SpatialImage,
+    mask: nb.spatialimages.SpatialImage,
+    zoom: float = ZOOM_MM,
 ) -> tuple[np.ndarray, np.ndarray, Grid]:
     """Return the brain, its mask and the grid: isotropic, stored RAS+, cropped to the brain."""
-    grid = Grid.of(t1w).canonical().with_zooms((ZOOM_MM,) * 3)
+    grid = Grid.of(t1w).canonical().with_zooms((zoom,) * 3)
     inside = carried_mask(mask, grid)
     if not inside.any():
         raise ScanError('the brain mask is empty', remedy='Look at the scan and at its mask')
-    grid = grid.around(inside, round(_MARGIN_MM / ZOOM_MM))
+    grid = grid.around(inside, round(_MARGIN_MM / zoom))
     inside = carried_mask(mask, grid)
     return np.maximum(resample(t1w, grid), 0) * inside, inside, grid
-
-
-def segment_tissues(brain: np.ndarray, inside: np.ndarray, grid: Grid) -> Tissues:
-    """Return the tissue probabilities of a T1w brain (Atropos; Avants et al., 2011).
-
-    Three classes from k-means with a Markov random field, in the order of their brightness.
-
-    Raises
-    ------
-    ScanError
-        If the image has no three classes.
-    """
-    import ants
-
-    image = array_to_ants(brain, grid)
-    region = array_to_ants(inside, grid)
-    try:
-        found = ants.atropos(
-            a=image, x=region, i='kmeans[3]', m='[0.1,1x1x1]', c='[5,0]', priorweight=0
-        )
-        classes = [item.numpy() for item in found['probabilityimages']]
-    except (RuntimeError, OSError, ValueError) as error:
-        raise ScanError(
-            'Atropos found no three tissues', remedy='Check that the image is a T1w brain'
-        ) from error
-    means = [float((brain * share).sum() / max(share.sum(), 1e-6)) for share in classes]
-    csf, gm, wm = (classes[index] for index in np.argsort(means))
-    return Tissues(gm=gm, wm=wm, csf=csf)
 
 
 def _carried_labels(
@@ -168,7 +148,7 @@ def _carried_labels(
     """Register the atlas; return its labels on the grid, the affine and the scaled volume."""
     import ants
 
-    average, average_grid, volume = _average()
+    average, average_grid, volume = _average(float(grid.zooms.mean()))
     moving = array_to_ants(brain, grid)
     fixed = array_to_ants(average, average_grid)
     start = _centres(average, average_grid, brain, grid)
@@ -186,12 +166,12 @@ def _carried_labels(
     return np.rint(labels).astype(np.int32), affine, volume * scale
 
 
-def _average() -> tuple[np.ndarray, Grid, float]:
+def _average(zoom: float) -> tuple[np.ndarray, Grid, float]:
     """Return the average brain, its grid and its volume in mm³."""
     img = nb.load(template_file())
     data = np.asarray(img.dataobj, dtype=np.float32)
     grid = Grid.of(img).around(data > 0, 6)
-    grid = grid.with_zooms((ZOOM_MM,) * 3)
+    grid = grid.with_zooms((zoom,) * 3)
     volume = float((data > 0).sum() * Grid.of(img).zooms.prod())
     return resample(img, grid), grid, volume
 

@@ -101,13 +101,19 @@ def aseg_stats(record: Mapping, subject: str, origin: str) -> str:
 
 
 def aparc_stats(record: Mapping, subject: str, hemisphere: str, origin: str) -> str:
-    """Word the grey-matter volumes of a hemisphere's parcels as ``?h.aparc.stats``.
+    """Word what was measured of a hemisphere's parcels as ``?h.aparc.stats``.
 
     Columns that were not measured hold ``NaN``. Parameters as for :func:`aseg_stats`, and
     ``hemisphere`` is ``'lh'`` or ``'rh'``.
     """
     lines = ['# Table of FreeSurfer cortical parcellation anatomical statistics', '#']
-    lines += [*_provenance(subject, origin), f'# hemi {hemisphere}', '# AnnotationFile none']
+    lines += [*_provenance(subject, origin), f'# hemi {hemisphere}']
+    lines.append(f'# AnnotationFile ../label/{hemisphere}.aparc.annot')
+    whole = record.get('hemispheres', {}).get(hemisphere, {})
+    lines += [
+        f'# Measure Cortex, {name}, {text}, {_number(whole.get(key)):{form}}, {unit}'
+        for key, name, text, form, unit in _HEMISPHERE
+    ]
     for name in (
         f'{hemisphere}Cortex',
         'BrainSeg',
@@ -120,13 +126,35 @@ def aparc_stats(record: Mapping, subject: str, hemisphere: str, origin: str) -> 
     rows = [row for row in record['structures'] if row['name'].startswith(prefix)]
     lines += ['# NTableCols 10', *_columns(_APARC_COLUMNS, ' ')]
     for row in rows:
-        volume = row['volume_mm3']
-        shown = 'NaN' if volume is None else f'{volume:.0f}'
-        lines.append(
-            f'{row["name"].removeprefix(prefix):<35s} {"NaN":>6s} {"NaN":>6s} {shown:>6s}'
-            + '   NaN' * 6
-        )
+        values = [_shown(row.get(key), form) for key, form in _APARC_VALUES]
+        lines.append(f'{row["name"].removeprefix(prefix):<35s} ' + ' '.join(values))
     return '\n'.join(lines) + '\n'
+
+
+#: Of the record: key, FreeSurfer's name, description, format, unit.
+_HEMISPHERE = (
+    ('vertices', 'NumVert', 'Number of Vertices', '.0f', 'unitless'),
+    ('white_area_mm2', 'WhiteSurfArea', 'White Surface Total Area', '.2f', 'mm^2'),
+    ('thickness_mm', 'MeanThickness', 'Mean Thickness', '.5f', 'mm'),
+)
+#: Of a parcel: key of its row and format, in the order of the columns. FreeSurfer's Gaussian
+#: curvature and its indices of folding are not measured.
+_APARC_VALUES = (
+    ('vertices', '6.0f'),
+    ('area_mm2', '6.0f'),
+    ('volume_mm3', '6.0f'),
+    ('thickness_mm', '6.3f'),
+    ('thickness_sd_mm', '6.3f'),
+    ('curvature', '9.3f'),
+    ('gaussian_curvature', '9.3f'),
+    ('folding_index', '6.0f'),
+    ('intrinsic_curvature_index', '6.1f'),
+)
+
+
+def _shown(value: float | None, form: str) -> str:
+    width = int(form.split('.')[0])
+    return f'{"NaN":>{width}s}' if value is None else format(value, form)
 
 
 def _provenance(subject: str, origin: str) -> list[str]:

@@ -68,6 +68,7 @@ def morph_rows(record: Mapping) -> list[dict]:
             'hemisphere': row['hemisphere'] or None,
             'volume-mm3': _rounded(row['volume_mm3']),
             'voxels': row['voxels'] or None,
+            **_cortical(row),
             'flag': row['flag'] or None,
         }
         for row in record['structures']
@@ -82,7 +83,7 @@ def morph_rows(record: Mapping) -> list[dict]:
         for name, value in record['brain'].items()
         if '-to-' not in name
     ]
-    return rows + parts
+    return rows + parts + _hemisphere_rows(record)
 
 
 def report_rows(record: Mapping) -> list[dict]:
@@ -100,8 +101,46 @@ def report_rows(record: Mapping) -> list[dict]:
     cortex = {side: _millilitres(brain[f'{side}Cortex']) for side in ('lh', 'rh')}
     rows.append({'structure': 'Cortex', 'left': cortex['lh'], 'right': cortex['rh']})
     total = _millilitres(brain['EstimatedTotalIntraCranialVol'])
+    sides = record.get('hemispheres', {})
+    if sides:
+        mean = {side: sides.get(side, {}).get('thickness_mm') for side in ('lh', 'rh')}
+        shown = {side: 'n/a' if mm is None else f'{mm:.2f} mm' for side, mm in mean.items()}
+        name = 'Thickness of the cortex (mean)'
+        rows.append({'structure': name, 'left': shown['lh'], 'right': shown['rh']})
     rows.append({'structure': 'Intracranial volume (estimate)', 'left': total, 'right': ''})
     return rows
+
+
+#: Keys of a record and the columns of the tidy table that they go to, with their formats.
+_CORTICAL = {
+    'thickness_mm': ('thickness-avg-mm', '.3f'),
+    'thickness_sd_mm': ('thickness-std-mm', '.3f'),
+    'area_mm2': ('area-mm2', '.1f'),
+    'curvature': ('curvature-avg-permm', '.4f'),
+}
+
+
+def _cortical(row: Mapping) -> dict:
+    return {
+        column: None if row.get(key) is None else format(row[key], form)
+        for key, (column, form) in _CORTICAL.items()
+    }
+
+
+def _hemisphere_rows(record: Mapping) -> list[dict]:
+    return [
+        {
+            'index': None,
+            'name': f'{side}{name}',
+            'hemisphere': side,
+            **_cortical({'area_mm2': values[key], 'thickness_mm': values.get(thickness)}),
+        }
+        for side, values in record.get('hemispheres', {}).items()
+        for name, key, thickness in (
+            ('WhiteSurface', 'white_area_mm2', 'thickness_mm'),
+            ('PialSurface', 'pial_area_mm2', ''),
+        )
+    ]
 
 
 def _millilitres(volume: float | None) -> str:

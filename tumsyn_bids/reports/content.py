@@ -99,6 +99,20 @@ class SessionContent:
         )
 
     @property
+    def checks(self) -> list[dict]:
+        """Rows of the table of checks, with values as text."""
+        return [
+            {**row, 'scan': Path(str(row['scan'])).name, 'value': _score(row.get('value'))['text']}
+            for row in self.record.get('checks', ())
+        ]
+
+    @property
+    def check_result(self) -> str:
+        """The worst verdict of the checks; empty if nothing was checked."""
+        found = {row['result'] for row in self.checks}
+        return next((result for result in ('fail', 'warn', 'pass') if result in found), '')
+
+    @property
     def n_doubts(self) -> int:
         return len(self.warnings) + len(self.findings) + len(self.refused)
 
@@ -188,10 +202,13 @@ class SessionContent:
             for name, value in times.items()
         ]
 
-    @property
-    def scores(self) -> list[dict]:
-        """Rows of the table of agreement, all with the same columns."""
-        rows = [dict(row) for row in self.record.get('scores', ())]
+    def table(self, kind: str) -> list[dict]:
+        """Return the rows of the table of a kind of figures, all with the same columns.
+
+        Agreement for ``validation``, confidence for ``synthesis``, none for others.
+        """
+        field = {'validation': 'scores', 'synthesis': 'confidence'}.get(kind)
+        rows = [dict(row) for row in self.record.get(field, ())]
         names = dict.fromkeys(name for row in rows for name in row if name != 'synthetic')
         return [{_score_name(name): _score(row.get(name)) for name in names} for row in rows]
 
@@ -205,7 +222,7 @@ class SessionContent:
         return listed or [{'kind': kind, 'title': title} for title in self._expected(kind)]
 
     def _expected(self, kind: str) -> list[str]:
-        if self.plan is None or kind == 'morphometry':
+        if self.plan is None or kind in ('morphometry', 'standard', 'tissues'):
             return []
         tasks = [task for task in self.plan.tasks if kind != 'validation' or _validates(task)]
         if kind in ('synthesis', 'validation'):

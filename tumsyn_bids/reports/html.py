@@ -27,7 +27,14 @@ _INTRODUCTIONS = {
     'should fit the scan in every slice. Point at the picture: the scan and the reference '
     'alternate, and anatomy should stay where it is.',
     'synthesis': 'Each synthetic image below the scan that it was computed from. Compare the '
-    'anatomy: folds, ventricles and lesions should be in the same place.',
+    'anatomy: folds, ventricles and lesions should be in the same place. The table says how far '
+    'each image can be trusted: whether the model recognises the source (reconstruction), whether '
+    'the image leads back to it (cycle; both at best 1), and how far the brightness of the '
+    'tissues is from what the prompt asks (prompt deviation; at best 0).',
+    'tissues': 'Grey matter red, white matter white, CSF blue. Cortex should be a closed ribbon, '
+    'and lesions should not be called CSF.',
+    'standard': 'The outline is the average brain of the space: it should follow the surface of '
+    'this brain, and the folds inside should look natural.',
     'morphometry': 'Structures of the brain, coloured as in FreeSurfer. Cortex should follow the '
     'folds, ventricles the dark CSF; the sizes below are estimates by registration of an atlas.',
     'validation': 'Contrasts that were acquired were synthesized as well, from another scan, and '
@@ -101,6 +108,8 @@ def _write_fragments(
     put('overview', render('overview.html.j2', sessions=sessions, models=list(models.values())))
     for session in sessions:
         put('plan', render('plan.html.j2', session=session), session.session)
+        if session.checks:
+            put('checks', render('checks.html.j2', session=session), session.session)
         put('runtime', render('runtime.html.j2', session=session), session.session)
         for kind, text in _figure_fragments(session, output_dir).items():
             put(kind, text, session.session)
@@ -113,7 +122,7 @@ def _figure_fragments(session: SessionContent, output_dir: Path) -> dict[str, st
     fragments = {}
     for kind, introduction in _INTRODUCTIONS.items():
         figures = [_figure(item, session, output_dir, budget) for item in session.figures(kind)]
-        scores = session.scores if kind == 'validation' else []
+        scores = session.table(kind)
         if figures or scores:
             fragments[kind] = render(
                 'figures.html.j2', intro=introduction, figures=figures, scores=scores

@@ -12,9 +12,7 @@ import numpy as np
 
 from ..acquisition import Acquisition
 from ..physics.signals import null_inversion_time
-
-#: Relaxation times of CSF in seconds.
-CSF_T1, CSF_T2 = 4.0, 1.5
+from ..physics.tissues import relaxation
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,8 @@ def draw_field_strength(rng: np.random.Generator) -> float:
 
 def _inversion_time(rng, family: Family, tr: float, te: float) -> float | None:
     if family.nulls_csf:
-        nulling = null_inversion_time(CSF_T1, CSF_T2, tr=tr, te=te)
+        fluid = relaxation('csf')
+        nulling = null_inversion_time(fluid.t1, fluid.t2, tr=tr, te=te)
         return nulling * float(rng.uniform(0.93, 1.05))
     if family.ti is None:
         return None

@@ -1,4 +1,4 @@
-"""What happens to a source image on its way: thick slices, noise, bias field, contrast drift."""
+"""What happens to a source image on its way: slices, motion, noise, bias field, contrast drift."""
 
 from __future__ import annotations
 
@@ -17,11 +17,21 @@ def blur(image: np.ndarray, sigma_voxels: float) -> np.ndarray:
 
 
 def thick_slices(
-    rng: np.random.Generator, image: np.ndarray, thickness: int, axis: int
+    rng: np.random.Generator, image: np.ndarray, thickness: int, axis: int, gap: int = 0
 ) -> np.ndarray:
-    """Average ``thickness`` voxels into one slice along an axis and interpolate linearly back.
+    """Average voxels into slices along an axis and interpolate linearly back.
 
     The first slice begins at a random voxel, so that slices lie anywhere.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    image : ndarray, shape (X, Y, Z)
+    thickness : int
+        Distance of the slices in voxels.
+    axis : int
+    gap : int
+        How many of these voxels no slice sees.
     """
     start = int(rng.integers(thickness))
     padded = np.roll(image, -start, axis=axis)
@@ -29,10 +39,38 @@ def thick_slices(
     size = tensor.shape[2]
     n_slices = max(size // thickness, 1)
     tensor = tensor[:, :, : n_slices * thickness]
-    slices = F.avg_pool3d(tensor, (thickness, 1, 1))
+    slices = tensor.unfold(2, thickness, thickness)[..., : thickness - gap].mean(dim=-1)
     back = F.interpolate(slices, size=(n_slices * thickness, *tensor.shape[3:]), mode='trilinear')
     back = F.pad(back, (0, 0, 0, 0, 0, size - n_slices * thickness), mode='replicate')
     return np.roll(np.moveaxis(back[0, 0].numpy(), 0, axis), start, axis=axis)
+
+
+def motion_ghosts(
+    rng: np.random.Generator, image: np.ndarray, axis: int, strength: float
+) -> np.ndarray:
+    """Add the ghosts of a head that moves to and fro along the phase-encoding axis.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    image : ndarray of float32, shape (X, Y, Z)
+    axis : int
+        Phase encoding.
+    strength : float
+        Amplitude of the motion in voxels; the ghosts' brightness grows with it.
+
+    Returns
+    -------
+    ndarray of float32
+    """
+    n = image.shape[axis]
+    lines = np.fft.fftfreq(n)
+    shift = strength * np.sin(2 * np.pi * (rng.uniform(0.05, 0.45) * np.arange(n) + rng.random()))
+    phase = np.exp(-2j * np.pi * lines * np.fft.ifftshift(shift))
+    shape = [1, 1, 1]
+    shape[axis] = n
+    moved = np.fft.ifft(np.fft.fft(image, axis=axis) * phase.reshape(shape), axis=axis)
+    return np.abs(moved).astype(np.float32)
 
 
 def bias_field(rng: np.random.Generator, shape, strength: float) -> np.ndarray:
@@ -56,7 +94,11 @@ def corrupt_source(
         Scales noise, bias and contrast drift.
     """
     if rng.random() < 0.5:
-        image = thick_slices(rng, image, int(rng.integers(2, 7)), int(rng.integers(3)))
+        thickness = int(rng.integers(2, 7))
+        gap = int(rng.integers(0, 2)) if thickness > 3 else 0
+        image = thick_slices(rng, image, thickness, int(rng.integers(3)), gap)
+    if rng.random() < 0.15:
+        image = motion_ghosts(rng, image, int(rng.integers(3)), strength * rng.uniform(0.2, 1.2))
     if rng.random() < 0.5:
         image = image * bias_field(rng, image.shape, 0.12 * strength)
     peak = max(float(image.max()), 1e-6)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import nibabel as nb
 import numpy as np
@@ -13,8 +16,11 @@ from skimage.filters import threshold_multiotsu
 
 from ..acquisition import CONTRASTS, FIELDS, Acquisition
 from ..anatomy.intensity import largest_part
+from ..bids.metadata import MetadataReader
+from ..bids.participants import People
 from ..errors import UsageError
 from ..grids import Grid, resample
+from ..physics.recontrast import BASES, class_means, recontrast, tissue_shares
 from ..prompt import render_prompt
 from ..simulation.draw import draw_acquisition
 from ..simulation.generator import (
@@ -27,7 +33,6 @@ from ..simulation.generator import (
 )
 from ..simulation.lesions import distance_to_ventricles, draw_lesions, paint_lesions
 from .corruption import BRIGHTEST, blur, corrupt_source
-from .recontrast import BASES, class_means, recontrast, tissue_shares
 
 #: How often each contrast is drawn, relative to the others.
 CONTRAST_WEIGHTS: dict[str, float] = {
@@ -44,7 +49,7 @@ CONTRAST_WEIGHTS: dict[str, float] = {
 #: Part of the samples of a real person that get lesions which that person does not have.
 LESION_SHARE = 0.5
 #: Part of the samples of a real person whose images are turned into those of drawn protocols.
-RECONTRASTED_SHARE = 0.4
+RECONTRASTED_SHARE = 0.3
 #: Fluid farther from the brain's surface than this belongs to the ventricles.
 VENTRICLES_BELOW_MM = 20.0
 
@@ -84,12 +89,14 @@ class PairedSubject:
     mask : ndarray of bool, shape (X, Y, Z)
     voxel_size : tuple of 3 float
         In mm, of the grid that the images came on: what they resolve.
+    protocols : dict of str to Acquisition
+        By contrast, of the images whose sidecars tell how they were acquired.
     white : ndarray of bool, shape (X, Y, Z), optional
         White matter, where lesions may be put; not known without a T1w.
     ventricle : ndarray of uint8, shape (X, Y, Z), optional
         Distance to the ventricles in mm.
     shares : ndarray of float16, shape (4, X, Y, Z), optional
-        Tissues, see :func:`tumsyn_bids.training.recontrast.tissue_shares`; not known without a
+        Tissues, see :func:`tumsyn_bids.physics.recontrast.tissue_shares`; not known without a
         T1w.
     means : dict of str to ndarray, shape (4,)
         Of each image over these tissues.
@@ -100,6 +107,7 @@ class PairedSubject:
     images: dict[str, np.ndarray]
     mask: np.ndarray
     voxel_size: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    protocols: dict[str, Acquisition] = field(default_factory=dict)
     white: np.ndarray | None = None
     ventricle: np.ndarray | None = None
     shares: np.ndarray | None = None
@@ -132,10 +140,11 @@ def load_paired_subjects(
     """
     dataset = Path(dataset)
     subjects = []
+    reader, people = MetadataReader(dataset), _people(dataset)
     for folder in _session_folders(dataset, exclude):
         images = _aligned_images(folder)
         if len(images) >= 2:
-            subjects.append(_paired_subject(dataset, folder, images))
+            subjects.append(_paired_subject(dataset, folder, images, reader, people))
     if not subjects:
         raise UsageError(
             'holds no subject with two contrasts on one grid',
@@ -150,19 +159,33 @@ def _session_folders(dataset: Path, exclude: tuple[str, ...]) -> list[Path]:
     return [folder for person in people for folder in sorted(person.glob('ses-*/')) or [person]]
 
 
-def _aligned_images(folder: Path) -> dict[str, nb.Nifti1Image]:
-    images: dict[str, nb.Nifti1Image] = {}
+def _aligned_images(folder: Path) -> dict[str, Path]:
+    images: dict[str, Path] = {}
     for kind in ('brain', 'preproc'):
         for path in sorted(folder.rglob(f'*_desc-{kind}_*.nii.gz')):
             suffix = path.name.removesuffix('.nii.gz').rsplit('_', 1)[-1]
             contrast = 'T1CE' if suffix == 'T1w' and '_ce-' in path.name else suffix
             if contrast in CONTRASTS:
-                images[contrast] = nb.as_closest_canonical(nb.load(path))
+                images[contrast] = path
     return images
 
 
-def _paired_subject(dataset: Path, folder: Path, images) -> PairedSubject:
-    label = '_'.join(folder.relative_to(dataset).parts)
+def _people(dataset: Path) -> People:
+    """Read who took part: from the dataset itself or from the raw one that it links to."""
+    if not (dataset / 'participants.tsv').exists():
+        try:
+            description = json.loads((dataset / 'dataset_description.json').read_text())
+            raw = Path(url2pathname(urlsplit(description['DatasetLinks']['raw']).path))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return People(dataset)
+        return People(raw if raw.is_absolute() else dataset / raw)
+    return People(dataset)
+
+
+def _paired_subject(dataset, folder: Path, paths, reader, people) -> PairedSubject:
+    parts = folder.relative_to(dataset).parts
+    label = '_'.join(parts)
+    images = {name: nb.as_closest_canonical(nb.load(path)) for name, path in paths.items()}
     grids = {(img.shape, img.affine.round(3).tobytes()) for img in images.values()}
     if len(grids) > 1:
         raise UsageError(
@@ -184,16 +207,35 @@ def _paired_subject(dataset: Path, folder: Path, images) -> PairedSubject:
     scaled = {
         name: scale_brain(array[box], mask[box]) * mask[box] for name, array in arrays.items()
     }
-    person = _person(dataset, folder.relative_to(dataset).parts[0])
+    subject, session = (part.partition('-')[2] for part in (*parts, '')[:2])
+    age, sex, _ = people.person(subject, session or None)
+    person = Acquisition(age=age, sex=sex)
+    protocols = {name: reader.imaging(path)[0] for name, path in paths.items()}
+    protocols = {
+        name: acquisition.replace(contrast=name)
+        for name, acquisition in protocols.items()
+        if acquisition.repetition_time is not None
+    }
     voxel_size = tuple(round(float(zoom), 2) for zoom in grid.zooms)
-    parts = (None, None)
+    white, ventricle = None, None
     if 'T1w' in scaled:
-        parts = white_matter(scaled['T1w'], mask[box])
+        white, ventricle = white_matter(scaled['T1w'], mask[box])
     shares = tissue_shares(scaled, mask[box])
     means = {}
     if shares is not None:
         means = {name: class_means(array, shares) for name, array in scaled.items()}
-    return PairedSubject(label, person, scaled, mask[box], voxel_size, *parts, shares, means)
+    return PairedSubject(
+        label,
+        person,
+        scaled,
+        mask[box],
+        voxel_size,
+        protocols=protocols,
+        white=white,
+        ventricle=ventricle,
+        shares=shares,
+        means=means,
+    )
 
 
 def white_matter(t1w: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -226,19 +268,6 @@ def _bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
         (np.flatnonzero(mask.any(axis=others))[[0, -1]]) for others in ((1, 2), (0, 2), (0, 1))
     ]
     return tuple(slice(max(first - margin, 0), last + margin + 1) for first, last in corners)
-
-
-def _person(dataset: Path, label: str) -> Acquisition:
-    table = dataset / 'participants.tsv'
-    if not table.exists():
-        return Acquisition()
-    header, *rows = [line.split('\t') for line in table.read_text().splitlines()]
-    row = next((dict(zip(header, row, strict=False)) for row in rows if row[0] == label), {})
-    age = row.get('age', 'n/a')
-    return Acquisition(
-        age=float(age) if age.replace('.', '', 1).isdigit() else None,
-        sex=row.get('sex') if row.get('sex') in ('M', 'F') else None,
-    )
 
 
 def simulated_sample(
@@ -280,10 +309,10 @@ def real_sample(
 ) -> Sample:
     """Draw a sample from a real person.
 
-    Where the protocol of the images is not documented, a prompt either leaves it open or says
-    what such an image is usually made with: these teach what a contrast looks like. Others are
-    turned into images of protocols that are known (:mod:`.recontrast`) and teach, beside the
-    simulation, what the parameters do.
+    Prompts say what the sidecars of the images say. Where these are silent, a prompt either leaves
+    the protocol open or says what such an image is usually made with. Part of the images are
+    turned into those of drawn protocols (:mod:`tumsyn_bids.physics.recontrast`), which teach,
+    beside the simulation, what the parameters do.
     """
     subject = subjects[rng.integers(len(subjects))]
     grid = draw_grid(
@@ -337,12 +366,13 @@ def _as_acquired(rng, subject: PairedSubject, grid, count: int):
         near = sample_image(subject.ventricle, grid)
         lesions = draw_lesions(rng, sample_image(subject.white, grid) > 0.5, near)
         images = paint_lesions(rng, images, names, lesions)
-    known = rng.random(len(names)) < 0.8
-    acquisitions = [
-        _usual(rng, name) if usual else Acquisition(contrast=name)
-        for name, usual in zip(names, known, strict=True)
-    ]
-    return images, acquisitions
+    return images, [_protocol_of(rng, subject, name) for name in names]
+
+
+def _protocol_of(rng, subject: PairedSubject, name: str) -> Acquisition:
+    if name in subject.protocols:
+        return subject.protocols[name]
+    return _usual(rng, name) if rng.random() < 0.8 else Acquisition(contrast=name)
 
 
 def _source_prompt(rng, acquisition: Acquisition) -> str:

@@ -21,6 +21,8 @@ from ..errors import UsageError
 
 LOGGER = logging.getLogger(__name__)
 CHECKPOINT = 'checkpoint.pt'
+#: The weights that did best on the people held out.
+BEST = 'best.pt'
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class EngineSettings:
         Seconds between checkpoints.
     log_every : int
         Steps between lines of ``log.csv``.
+    validate_every : int
+        Steps between looks at the people held out, if there are any.
     """
 
     accelerator: str = 'auto'
@@ -53,6 +57,7 @@ class EngineSettings:
     clip: float = 1.0
     save_every_s: float = 180.0
     log_every: int = 50
+    validate_every: int = 500
 
 
 class Engine:
@@ -149,9 +154,7 @@ class Engine:
             }
             if self.averaged is not None:
                 state['averaged'] = self.averaged.state_dict()
-            temporary = self.out_dir / (CHECKPOINT + '.tmp')
-            torch.save(state, temporary)
-            os.replace(temporary, self.out_dir / CHECKPOINT)
+            _replace(self.out_dir / CHECKPOINT, state)
         self.fabric.barrier()
 
     def train(
@@ -162,6 +165,7 @@ class Engine:
         *,
         seed: int,
         learning_rate: Callable[[int], float],
+        validate: Callable[[], float] | None = None,
         max_minutes: float | None = None,
     ) -> None:
         """Train until a step.
@@ -177,6 +181,9 @@ class Engine:
         seed : int
         learning_rate : callable
             Of the number of the step.
+        validate : callable, optional
+            Gives the loss on the people held out, of the averaged weights if there are any. It
+            goes into ``validation.csv``, and the weights that have the lowest are kept.
         max_minutes : float, optional
             Stop, resumably, after this time.
 
@@ -197,6 +204,8 @@ class Engine:
             now = time.monotonic()
             if self.step % self.settings.log_every == 0:
                 self._log(steps, now - started)
+            if validate and (self.step % self.settings.validate_every == 0 or self.step == steps):
+                self._validate(validate)
             late = max_minutes is not None and now - started > 60 * max_minutes
             late = self._anyone(late)
             if late or self._anyone(now - saved > self.settings.save_every_s):
@@ -206,6 +215,26 @@ class Engine:
                 break
         bar.close()
         self.save()
+
+    def best(self) -> dict | None:
+        """Return the weights that did best on the people held out, if they were looked at."""
+        path = self.out_dir / BEST
+        return torch.load(path, weights_only=True)['weights'] if path.exists() else None
+
+    def _validate(self, validate: Callable[[], float]) -> None:
+        if self.first:
+            with torch.no_grad():
+                value = float(validate())
+            _append(self.out_dir / 'validation.csv', 'step,loss', f'{self.step},{value:.5f}')
+            path = self.out_dir / BEST
+            lowest = float('inf')
+            if path.exists():
+                lowest = torch.load(path, weights_only=True)['loss']
+            if value < lowest:
+                weights = (self.model if self.averaged is None else self.averaged).state_dict()
+                state = {'loss': value, 'step': self.step, 'weights': weights}
+                _replace(path, state)
+        self.fabric.barrier()
 
     def _one_step(self, draw, loss, seed) -> float:
         total = 0.0
@@ -249,23 +278,19 @@ class Engine:
         self._lost.clear()
         if not self.first:
             return
-        path = self.out_dir / 'log.csv'
-        new = not path.exists()
         rate = self.optimizer.param_groups[0]['lr']
-        with path.open('a') as stream:
-            if new:
-                stream.write('step,loss,learning_rate,seconds\n')
-            stream.write(f'{self.step},{mean:.5f},{rate:.2e},{seconds:.0f}\n')
+        line = f'{self.step},{mean:.5f},{rate:.2e},{seconds:.0f}'
+        _append(self.out_dir / 'log.csv', 'step,loss,learning_rate,seconds', line)
         LOGGER.info('step %d of %d: loss %.4f', self.step, steps, mean)
 
     def _shorten_log(self) -> None:
         """Drop the lines after the checkpoint: those steps will be done again."""
-        path = self.out_dir / 'log.csv'
-        if not self.first or not path.exists():
-            return
-        header, *lines = path.read_text().splitlines()
-        kept = [line for line in lines if int(line.partition(',')[0]) <= self.step]
-        path.write_text('\n'.join([header, *kept]) + '\n')
+        for path in (self.out_dir / 'log.csv', self.out_dir / 'validation.csv'):
+            if not self.first or not path.exists():
+                continue
+            header, *lines = path.read_text().splitlines()
+            kept = [line for line in lines if int(line.partition(',')[0]) <= self.step]
+            path.write_text('\n'.join([header, *kept]) + '\n')
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -277,6 +302,18 @@ class Engine:
             mean.lerp_(value, 1 - decay)
         for mean, value in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
             mean.copy_(value)
+
+
+def _replace(path: Path, state: dict) -> None:
+    temporary = path.with_name(path.name + '.tmp')
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def _append(path: Path, header: str, line: str) -> None:
+    new = not path.exists()
+    with path.open('a') as stream:
+        stream.write(f'{header}\n{line}\n' if new else f'{line}\n')
 
 
 def _fabric(settings: EngineSettings):

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,7 @@ from .paper import (
     mean_absolute_error,
     with_text_encoder,
 )
+from .splits import split_people
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ class TrainingSettings:
         Part of the steps whose targets lie between the voxels of the source.
     learning_rate : float
         Peak of the cosine schedule.
+    held_out : float
+        Part of the people, real and simulated, that are kept to choose the best weights with.
+    validation_samples : int
+        How many samples of theirs are looked at.
     ema : float
         Decay of the averaged weights, which are the ones that are saved as the model.
     """
@@ -81,6 +88,8 @@ class TrainingSettings:
     learning_rate: float = 5e-4
     warm_up: int = 200
     ema: float = 0.998
+    held_out: float = 0.0
+    validation_samples: int = 16
     seed: int = 20409
 
 
@@ -166,7 +175,12 @@ def train_synthesis(
     people = [person for path in pairs for person in load_paired_subjects(path, exclude=exclude)]
     if not volumes and not people:
         raise UsageError('there is nothing to train on', remedy='Give --labelmaps or --pairs')
-    manifest = _manifest(settings, volumes, people, exclude)
+    volumes, kept_volumes = _split(volumes, settings, key=lambda volume: volume.name)
+    people, kept_people = _split(people, settings, key=lambda person: person.label)
+    manifest = {
+        **_manifest(settings, volumes, people, exclude),
+        'held_out': [item.name for item in kept_volumes] + [item.label for item in kept_people],
+    }
     engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     if engine.first:
         (out_dir / 'manifest.json').write_text(json.dumps(manifest, indent=2) + '\n')
@@ -174,15 +188,22 @@ def train_synthesis(
     run = kind(settings, engine, volumes, people, config, recipe)
     run.setup(text_weights)
     engine.resume()
+    validate = None
+    if kept_volumes or kept_people:
+        validate = partial(run.validation_loss, kept_volumes, kept_people)
     engine.train(
         settings.steps,
         run.draw,
         run.loss,
         seed=settings.seed,
         learning_rate=run.learning_rate,
+        validate=validate,
         max_minutes=max_minutes,
     )
     if engine.first:
+        best = engine.best()
+        if best is not None:
+            run.averaged.load_state_dict(best)
         save_model(
             run.averaged,
             out_dir / 'model',
@@ -198,6 +219,16 @@ def _load_volumes(labelmaps, exclude) -> list[TissueVolume]:
         return []
     paths = [path for path in sorted(Path(labelmaps).glob('*.nii*')) if path.name not in exclude]
     return [load_tissue_volume(path) for path in paths]
+
+
+def _split(items: list, settings: TrainingSettings, *, key: Callable) -> tuple[list, list]:
+    """Divide people into those to learn from and those to choose the best weights with."""
+    if settings.held_out == 0 or len(items) < 2:
+        return items, []
+    _, kept = split_people(
+        [key(item) for item in items], held_out=settings.held_out, seed=settings.seed
+    )
+    return [i for i in items if key(i) not in kept], [i for i in items if key(i) in kept]
 
 
 def _manifest(
@@ -254,16 +285,26 @@ class _Run:
         self.model.to(memory_format=torch.channels_last_3d)
         self.averaged.load_state_dict(self.model.state_dict())
         self.engine.setup(
-            self.module(),
+            self.module(self.model),
             self.optimizer([p for p in self.model.parameters() if p.requires_grad]),
             model=self.model,
             averaged=self.averaged,
             ema=self.settings.ema,
         )
 
-    def module(self) -> nn.Module:
+    def module(self, model: Model) -> nn.Module:
         """Return what is called with a sample."""
-        return _Step(self.model)
+        return _Step(model)
+
+    def validation_loss(self, volumes, people) -> float:
+        """Return the loss of the averaged weights on always the same samples of other people."""
+        other = copy(self)
+        other.volumes, other.people = volumes, people
+        module = self.module(self.averaged)
+        seeds = range(self.settings.validation_samples)
+        samples = (other.draw(np.random.default_rng([self.settings.seed, 7, i])) for i in seeds)
+        to_device = self.engine.fabric.to_device
+        return float(np.mean([float(self.loss(module, *to_device(item))) for item in samples]))
 
     def optimizer(self, weights) -> torch.optim.Optimizer:
         """Return the optimiser."""
@@ -308,8 +349,8 @@ class _Run:
 class _PaperRun(_Run):
     """A training run by the recipe of the paper."""
 
-    def module(self) -> nn.Module:
-        return BothWays(self.model)
+    def module(self, model: Model) -> nn.Module:
+        return BothWays(model)
 
     def optimizer(self, weights) -> torch.optim.Optimizer:
         return torch.optim.Adam(weights, lr=self.recipe.learning_rate, betas=(0.5, 0.999))

@@ -151,24 +151,18 @@ def learning_rate(settings: TextImageSettings, step: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def load_heads(labelmaps: str | Path, names: list[str] | None = None) -> list[TissueVolume]:
-    """Read the label maps of a folder, all or those named.
+def load_heads(labelmaps: str | Path, names: list[str]) -> list[TissueVolume]:
+    """Read label maps of a folder by name.
 
     Raises
     ------
     UsageError
-        If there is none, or one that is named is missing.
+        If one is missing.
     """
-    paths = sorted(Path(labelmaps).glob('*.nii*'))
-    if names is not None:
-        missing = sorted(set(names) - {path.name for path in paths})
-        if missing:
-            raise UsageError(f'{", ".join(missing)} not found', path=labelmaps)
-        paths = [path for path in paths if path.name in names]
-    if not paths:
-        raise UsageError(
-            'there is nothing to train on', path=labelmaps, remedy='Give a folder of label maps'
-        )
+    paths = [Path(labelmaps) / name for name in names]
+    missing = [path.name for path in paths if not path.exists()]
+    if missing:
+        raise UsageError(f'{", ".join(missing)} not found', path=labelmaps)
     return [load_tissue_volume(path) for path in paths]
 
 
@@ -207,7 +201,9 @@ def train_text_image(
     out_dir = Path(out_dir)
     names = sorted(path.name for path in Path(labelmaps).glob('*.nii*'))
     if not names:
-        load_heads(labelmaps)
+        raise UsageError(
+            'there is nothing to train on', path=labelmaps, remedy='Give a folder of label maps'
+        )
     train, test = split_people(names, held_out=settings.held_out, seed=settings.seed)
     out_dir.mkdir(parents=True, exist_ok=True)
     volumes = load_heads(labelmaps, train)

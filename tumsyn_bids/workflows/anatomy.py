@@ -7,9 +7,10 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from ..interfaces.anatomy import (
+    CheckAlignment,
     CorrectBias,
     ExtractBrain,
-    RegisterRigid,
+    RegisterScan,
     Resample,
     SanitizeScan,
 )
@@ -93,6 +94,8 @@ def init_brain_wf(
         How the mask was made and whether it is plausible.
     stripped
         Whether it leaves the skull out.
+    checks
+        Checks of the mask, as dictionaries.
     """
     workflow = Workflow(name=name)
     if method != 'none':
@@ -100,7 +103,9 @@ def init_brain_wf(
         workflow.__desc__ = f'The brain of the reference scan was extracted by {tool}.\n'
     inputnode = pe.Node(IdentityInterface(fields=['scan', 'corrected']), name='inputnode')
     outputnode = pe.Node(
-        IdentityInterface(fields=['mask', 'volume_ml', 'method', 'stripped', 'warnings']),
+        IdentityInterface(
+            fields=['mask', 'volume_ml', 'method', 'stripped', 'warnings', 'checks']
+        ),
         name='outputnode',
     )
     extract_brain = pe.Node(
@@ -117,18 +122,28 @@ def init_brain_wf(
             ('method', 'method'),
             ('stripped', 'stripped'),
             ('warnings', 'warnings'),
+            ('checks', 'checks'),
         ]),
     ])  # fmt: skip
     return workflow
 
 
 def init_coreg_wf(
-    *, seed: int = 2025, n_threads: int = 1, mem_gb: float = 1.5, name: str = 'coreg_wf'
+    *,
+    contrast: str,
+    coreg: str = 'rigid',
+    seed: int = 2025,
+    n_threads: int = 1,
+    mem_gb: float = 1.5,
+    name: str = 'coreg_wf',
 ):
     """Align a scan rigidly with its session's reference and bring it onto the reference's grid.
 
     Parameters
     ----------
+    contrast : str
+        Contrast of the scan.
+    coreg : {'rigid', 'affine', 'syn'}
     seed : int
     n_threads : int
     mem_gb : float
@@ -148,29 +163,45 @@ def init_coreg_wf(
     Outputs
     -------
     transform
-        ITK text transform that maps points of the reference to points of the scan.
+        ITK transform that maps points of the reference to points of the scan: text, or HDF5 with
+        a deformation.
+    inverse
+        The other way.
     resampled
         The scan on the reference's grid, interpolated once.
     cost_before, cost_after
         Cost of the alignment by the headers alone and by the transform.
     warnings
         Doubts about the alignment.
+    checks
+        Checks of the alignment, as dictionaries.
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = """\
-The other scans of a session were aligned with its reference by rigid registration with mutual
+The other scans of a session were aligned with its reference by {} registration with mutual
 information (ANTs; Avants et al., 2011).
-"""
+""".format({'syn': 'affine and deformable (SyN)'}.get(coreg, coreg))
     inputnode = pe.Node(
         IdentityInterface(fields=['scan', 'corrected', 'reference', 'mask']), name='inputnode'
     )
     outputnode = pe.Node(
         IdentityInterface(
-            fields=['transform', 'resampled', 'cost_before', 'cost_after', 'warnings']
+            fields=[
+                'transform',
+                'inverse',
+                'resampled',
+                'cost_before',
+                'cost_after',
+                'warnings',
+                'checks',
+            ]
         ),
         name='outputnode',
     )
-    register = pe.Node(RegisterRigid(seed=seed), name='register', n_procs=n_threads, mem_gb=mem_gb)
+    register = pe.Node(
+        RegisterScan(seed=seed, coreg=coreg), name='register', n_procs=n_threads, mem_gb=mem_gb
+    )
+    check = pe.Node(CheckAlignment(contrast=contrast), name='check', mem_gb=mem_gb)
     resample = pe.Node(Resample(), name='resample', mem_gb=mem_gb)
     workflow.connect([
         (inputnode, register, [
@@ -184,12 +215,20 @@ information (ANTs; Avants et al., 2011).
             ('corrected', 'in_file'),
             ('reference', 'grid_file'),
         ]),
-        (register, resample, [('transform_file', 'transform_file')]),
+        (register, resample, [('forward', 'transform_file')]),
+        (inputnode, check, [
+            ('scan', 'scan'),
+            ('corrected', 'moving_file'),
+            ('reference', 'fixed_file'),
+            ('mask', 'mask_file'),
+        ]),
+        (register, check, [('transform_file', 'transform_file'), ('forward', 'forward')]),
+        (check, outputnode, [('warnings', 'warnings'), ('checks', 'checks')]),
         (register, outputnode, [
-            ('transform_file', 'transform'),
+            ('forward', 'transform'),
+            ('inverse', 'inverse'),
             ('cost_before', 'cost_before'),
             ('cost_after', 'cost_after'),
-            ('warnings', 'warnings'),
         ]),
         (resample, outputnode, [('out_file', 'resampled')]),
     ])  # fmt: skip

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
-from ..bids.morphometry import measured_image
+from ..bids.morphometry import MeasuredImage, measured_image, validated_t1w
 from ..interfaces.derivatives import (
     Summarize,
+    WriteChecks,
+    WriteConfidence,
     WriteMask,
     WritePreproc,
     WriteScores,
@@ -17,13 +19,15 @@ from ..interfaces.derivatives import (
     WriteTransform,
 )
 from ..interfaces.figures import DrawMask, DrawRegistration, DrawSynthetic, DrawValidation
-from ..interfaces.morphometry import DrawMorphometry, WriteMorphometry
+from ..interfaces.morphometry import DrawMorphometry, WriteAgreement, WriteMorphometry
 from ..plan import SessionPlan
 from ..settings import Settings
 from .anatomy import init_brain_wf, init_coreg_wf, init_preproc_wf
 from .morphometry import init_morphometry_wf
 from .outputs import join, pick, write_node
+from .standard import StandardSpaces
 from .synthesis import init_score_wf, init_synthesis_wf
+from .tissues import TissueSegmentation
 
 
 def init_tumsyn_wf(
@@ -81,7 +85,10 @@ def init_session_wf(
     session.add_syntheses(model_sha256, use_cuda)
     session.add_scores()
     session.add_morphometry()
+    session.add_tissues()
+    session.add_standard_spaces()
     session.add_figures()
+    session.add_checks()
     session.add_summary()
     return workflow
 
@@ -96,7 +103,7 @@ def summary_file(plan: SessionPlan, settings: Settings) -> Path:
     return settings.work_dir / 'summaries' / f'{plan.label}.json'
 
 
-class _Session:
+class _Session(StandardSpaces, TissueSegmentation):
     """A session's workflow while it is being wired."""
 
     def __init__(self, workflow, plan: SessionPlan, settings: Settings):
@@ -109,6 +116,8 @@ class _Session:
         self.scored: list[tuple] = []
         self.drawn: list[tuple] = []
         self.doubting: list[Workflow] = []
+        self.checked: list[Workflow] = []
+        self.in_individual: list[tuple] = []
         self.sources = _tasks_by_source(plan)
 
     def add_scans(self) -> None:
@@ -141,6 +150,11 @@ class _Session:
                 ('outputnode.warnings', 'warnings'),
             ]),
         ])  # fmt: skip
+        self.checked.append(self.brain)
+        self.in_individual += [
+            (write_mask, 'out_file', self.brain, 'outputnode.mask', plan.reference),
+            (write_scan, 'out_file', reference, 'outputnode.corrected', plan.reference),
+        ]
 
     def add_coregistrations(self) -> None:
         reference = self.preproc[self.plan.reference]
@@ -148,13 +162,18 @@ class _Session:
             if path == self.plan.reference:
                 continue
             coreg = init_coreg_wf(
+                contrast=self.plan.scan(path).contrast,
+                coreg=self.settings.coreg,
                 seed=self.settings.random_seed,
                 n_threads=self.settings.omp_nthreads,
                 name=f'coreg_{name}_wf',
             )
             coreg.inputs.inputnode.scan = path
             write_scan = self._writer(WritePreproc, f'write_{name}', scan=path)
-            write_transform = self._writer(WriteTransform, f'write_xfm_{name}', scan=path)
+            write_transform = self._writer(
+                WriteTransform, f'write_xfm_{name}', 'out_files', scan=path
+            )
+            write_transform.inputs.coreg = self.settings.coreg
             self.workflow.connect([
                 (self.preproc[path], coreg, [('outputnode.corrected', 'inputnode.corrected')]),
                 (reference, coreg, [('outputnode.corrected', 'inputnode.reference')]),
@@ -162,11 +181,16 @@ class _Session:
                 (coreg, write_scan, [('outputnode.resampled', 'in_file')]),
                 (coreg, write_transform, [
                     ('outputnode.transform', 'transform_file'),
+                    ('outputnode.inverse', 'inverse_file'),
                     ('outputnode.cost_before', 'cost_before'),
                     ('outputnode.cost_after', 'cost_after'),
                 ]),
             ])  # fmt: skip
             self.coreg[path] = coreg
+            self.checked.append(coreg)
+            self.in_individual.append(
+                (write_scan, 'out_file', self.preproc[path], 'outputnode.corrected', path)
+            )
 
     def add_syntheses(self, model_sha256: str, use_cuda: bool) -> None:
         for source, indices in self.sources.items():
@@ -195,9 +219,24 @@ class _Session:
                     ('outputnode.synthetic', 'in_files'),
                     ('outputnode.model', 'model'),
                     ('outputnode.warnings', 'warnings'),
+                    ('outputnode.confidence', 'confidence'),
                 ]),
             ])  # fmt: skip
             self.synthesis[source] = synthesis
+            self.in_individual += [
+                (
+                    write,
+                    ('out_files', pick, position),
+                    synthesis,
+                    ('outputnode.synthetic', pick, position),
+                    '',
+                )
+                for position in range(len(indices))
+            ]
+        if self.sources:
+            write = self._writer(WriteConfidence, 'write_confidence')
+            write.inputs.tasks = [index for indices in self.sources.values() for index in indices]
+            join(self.workflow, self._judged(), write, 'confidence')
 
     def add_scores(self) -> None:
         validated = self._validated()
@@ -227,27 +266,18 @@ class _Session:
         measured = measured_image(self.plan)
         if self.settings.morphometry == 'none' or measured is None:
             return
-        morphometry = init_morphometry_wf(
-            seed=self.settings.random_seed, n_threads=self.settings.omp_nthreads
-        )
-        morphometry.inputs.inputnode.scan = measured.scan
+        morphometry, source, image = self._measure(measured, 'morphometry_wf')
         write = self._writer(WriteMorphometry, 'write_morphometry', 'out_files', measured.scan)
         if self.settings.fs_subjects_dir:
             write.inputs.subjects_dir = str(self.settings.fs_subjects_dir)
         draw = self._drawer(DrawMorphometry, 'draw_morphometry', measured.scan)
-        source, image = self._aligned(measured.scan)
-        if measured.task is not None:
-            position = self.sources[measured.scan].index(measured.task)
-            source = self.synthesis[measured.scan]
-            image = ('outputnode.synthetic', pick, position)
         self.workflow.connect([
-            (source, morphometry, [(image, 'inputnode.t1w')]),
             (source, write, [(image, 'in_file')]),
-            (self.brain, morphometry, [('outputnode.mask', 'inputnode.mask')]),
             (morphometry, write, [
                 ('outputnode.labels', 'labels_file'),
                 ('outputnode.brain', 'brain_file'),
                 ('outputnode.measures', 'measures_file'),
+                ('outputnode.surfaces', 'surface_files'),
                 ('outputnode.warnings', 'warnings'),
             ]),
             (morphometry, draw, [
@@ -256,7 +286,51 @@ class _Session:
                 ('outputnode.measures', 'measures_file'),
             ]),
         ])  # fmt: skip
+        self._compare_measures(morphometry, measured)
+
+    def _measure(self, measured: MeasuredImage, name: str) -> tuple:
+        """Wire the measurement of an image; return it, and where the image comes from."""
+        morphometry = init_morphometry_wf(
+            level=self.settings.morphometry,
+            seed=self.settings.random_seed,
+            n_threads=self.settings.omp_nthreads,
+            name=name,
+        )
+        morphometry.inputs.inputnode.scan = measured.scan
+        source, image = self._measured(measured)
+        self.workflow.connect([
+            (source, morphometry, [(image, 'inputnode.t1w')]),
+            (self.brain, morphometry, [('outputnode.mask', 'inputnode.mask')]),
+        ])  # fmt: skip
         self.doubting.append(morphometry)
+        return morphometry, source, image
+
+    def _compare_measures(self, acquired: Workflow, measured: MeasuredImage) -> None:
+        """Measure a synthetic T1w as well where the session has both, and compare."""
+        task = validated_t1w(self.plan)
+        if task is None or measured.task is not None:
+            return
+        other = MeasuredImage(self.plan.tasks[task].source, task)
+        synthetic, *_ = self._measure(other, 'morphometry_of_synthetic_wf')
+        write = self._writer(WriteAgreement, 'write_agreement', scan=measured.scan)
+        write.inputs.task = task
+        self.workflow.connect([
+            (acquired, write, [
+                ('outputnode.labels', 'acquired_labels'),
+                ('outputnode.measures', 'acquired_measures'),
+            ]),
+            (synthetic, write, [
+                ('outputnode.labels', 'synthetic_labels'),
+                ('outputnode.measures', 'synthetic_measures'),
+            ]),
+        ])  # fmt: skip
+
+    def _measured(self, measured: MeasuredImage) -> tuple:
+        """Return where the image that a session is measured on comes from."""
+        if measured.task is None:
+            return self._aligned(measured.scan)
+        position = self.sources[measured.scan].index(measured.task)
+        return self.synthesis[measured.scan], ('outputnode.synthetic', pick, position)
 
     def add_figures(self) -> None:
         self._draw_anatomy()
@@ -299,11 +373,18 @@ class _Session:
                 (self.brain, draw, [('outputnode.mask', 'mask_file')]),
             ])  # fmt: skip
 
+    def add_checks(self) -> None:
+        self.checks = self._writer(WriteChecks, 'write_checks')
+        checked = [(part, 'outputnode.checks') for part in self.checked]
+        join(self.workflow, checked, self.checks, 'checks')
+
     def add_summary(self) -> None:
         summarize = write_node(Summarize, plan=self.plan, settings=self.settings, name='summarize')
         summarize.inputs.summary_file = str(summary_file(self.plan, self.settings))
         join(self.workflow, self.written, summarize, 'outputs')
         join(self.workflow, self.scored, summarize, 'scores')
+        join(self.workflow, self._judged(), summarize, 'confidence')
+        summarize.inputs.tasks = [index for indices in self.sources.values() for index in indices]
         join(self.workflow, self.drawn, summarize, 'figures')
         preprocs, syntheses = self.preproc.values(), list(self.synthesis.values())
         findings = [(preproc, 'outputnode.findings') for preproc in preprocs]
@@ -313,8 +394,13 @@ class _Session:
         doubtful = (self.brain, *self.coreg.values(), *self.doubting)
         doubts = [(part, 'outputnode.warnings') for part in doubtful]
         join(self.workflow, doubts, summarize, 'doubts')
+        self.workflow.connect(self.checks, 'checks', summarize, 'checks')
         if syntheses:
             self.workflow.connect(syntheses[0], 'outputnode.model', summarize, 'model')
+
+    def _judged(self) -> list[tuple]:
+        """Return where the figures of confidence come from, source by source."""
+        return [(synthesis, 'outputnode.confidence') for synthesis in self.synthesis.values()]
 
     def _writer(self, interface, name: str, output: str = 'out_file', scan: str = ''):
         node = write_node(interface, plan=self.plan, settings=self.settings, name=name, scan=scan)
@@ -339,7 +425,14 @@ class _Session:
         return next(scan.path for scan in self.plan.scans if scan.contrast == contrast)
 
     def _connect_scan(self, path: str, workflow, image: str, transform: str) -> None:
-        """Hand a scan in its own space, and its transform if it has one, to a workflow."""
+        """Hand a scan in its own space, and its transform if it has one, to a workflow.
+
+        Images are resampled by matrices there, so a scan that was deformed is handed over as it
+        lies on the reference's grid.
+        """
+        if path in self.coreg and self.settings.coreg == 'syn':
+            self.workflow.connect(*self._aligned(path), workflow, f'inputnode.{image}')
+            return
         self.workflow.connect(
             self.preproc[path], 'outputnode.corrected', workflow, f'inputnode.{image}'
         )

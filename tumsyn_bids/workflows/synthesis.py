@@ -64,7 +64,9 @@ def init_synthesis_wf(
     model
         Name, version and SHA-256 of the model, as a dictionary.
     warnings
-        For each task, what lies outside of what the model has learned.
+        For each task, what lies outside of what the model has learned, and what is doubtful.
+    confidence
+        For each task, the figures of confidence.
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = """\
@@ -76,7 +78,8 @@ manufacturer, imaging parameters, age and sex). Synthetic images are predictions
         IdentityInterface(fields=['scan', 'corrected', 'mask', 'transform']), name='inputnode'
     )
     outputnode = pe.Node(
-        IdentityInterface(fields=['synthetic', 'model', 'warnings']), name='outputnode'
+        IdentityInterface(fields=['synthetic', 'model', 'warnings', 'confidence']),
+        name='outputnode',
     )
     synthesize = pe.Node(
         Synthesize(
@@ -104,6 +107,7 @@ manufacturer, imaging parameters, age and sex). Synthetic images are predictions
             ('out_files', 'synthetic'),
             ('model', 'model'),
             ('warnings', 'warnings'),
+            ('confidence', 'confidence'),
         ]),
     ])  # fmt: skip
     return workflow

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..acquisition import Acquisition
-from ..physics.expected import BRAIN_SHARES, expected_signals
+from .expected import BRAIN_SHARES, expected_signals
 
 #: The tissues that intensities can tell apart.
 CLASSES: tuple[str, ...] = ('white_matter', 'cortex', 'csf', 'white_matter_lesion')
@@ -48,7 +48,11 @@ def tissue_shares(images: dict[str, np.ndarray], mask: np.ndarray) -> np.ndarray
     if 'T1w' not in images or np.ptp(images['T1w'][mask]) < 1e-3:
         return None
     t1w = np.minimum(images['T1w'][mask], 1.2)
-    classes = np.digitize(t1w, threshold_multiotsu(t1w, classes=3))
+    try:
+        classes = np.digitize(t1w, threshold_multiotsu(t1w, classes=3))
+    except ValueError:
+        # Fewer than three grey values.
+        return None
     levels = [float(np.median(t1w[classes == index])) for index in range(3)]
     solid = np.interp(t1w, levels[:2], (0, 1)).astype(np.float32)
     white = np.interp(t1w, levels[1:], (0, 1)).astype(np.float32)
@@ -94,11 +98,12 @@ def recontrast(
         The mean of each tissue is what the equations give, the 98th percentile of a brain being 1.
     """
     now = np.tensordot(np.maximum(means, 0.02), shares, 1)
-    then = np.tensordot(_of_classes(acquisition), shares, 1)
+    then = np.tensordot(of_classes(acquisition), shares, 1)
     factor = np.divide(then, now, out=np.zeros_like(now), where=now > 0.01)
     return (image * np.minimum(factor, _LARGEST_FACTOR)).astype(np.float32)
 
 
-def _of_classes(acquisition: Acquisition) -> np.ndarray:
+def of_classes(acquisition: Acquisition) -> np.ndarray:
+    """Return the expected signal of each of :data:`CLASSES`, shape (4,)."""
     signals = dict(zip(BRAIN_SHARES, expected_signals(acquisition), strict=True))
     return np.array([signals[name] for name in CLASSES], dtype=np.float32)
