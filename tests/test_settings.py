@@ -26,6 +26,7 @@ FULL = Settings(
     device='cuda:1',
     skull_strip='none',
     morphometry='volumes',
+    fs_recon=True,
     fs_subjects_dir=Path('/subjects'),
     nprocs=8,
     omp_nthreads=4,
