@@ -10,8 +10,8 @@ import numpy as np
 from scipy import ndimage
 
 from ..errors import ScanError
-from .labels import structures
-from .refinement import Tissues
+from .labels import CORTEX_BASE, structures
+from .refinement import CORTEX_REACH_MM, Tissues
 
 #: How much the priors count against the grey values, as in ANTs' cortical thickness pipeline.
 PRIOR_WEIGHT = 0.25
@@ -26,7 +26,8 @@ def tissue_priors(labels: np.ndarray, inside: np.ndarray, zooms) -> Tissues:
     Parameters
     ----------
     labels : ndarray of int
-        FreeSurfer's numbers, of the deformed atlas. What has none counts as CSF.
+        FreeSurfer's numbers, of the deformed atlas. What has none counts as CSF, but near the
+        cortex as cortex and CSF alike: the atlas's cortex is thinner than that of people.
     inside : ndarray of bool
         Brain mask; all shares are 0 outside.
     zooms : sequence of 3 float
@@ -35,12 +36,16 @@ def tissue_priors(labels: np.ndarray, inside: np.ndarray, zooms) -> Tissues:
     numbers = {kind: [] for kind in ('GM', 'WM', 'CSF')}
     for number, item in structures().items():
         numbers[item.tissue].append(number)
-    places = {kind: np.isin(labels, found) for kind, found in numbers.items()}
-    places['CSF'] |= inside & (labels == 0)
+    places = {kind: np.isin(labels, found).astype(np.float32) for kind, found in numbers.items()}
+    nameless = inside & (labels == 0)
+    cortex = labels >= min(CORTEX_BASE.values())
+    distance = ndimage.distance_transform_edt(~cortex, sampling=zooms)
+    near = nameless & cortex.any() & (distance <= CORTEX_REACH_MM)
+    places['CSF'][nameless] = 1
+    places['CSF'][near] = places['GM'][near] = 0.5
     sigma = BLUR_MM / np.asarray(zooms, float)
     shares = {
-        kind: ndimage.gaussian_filter(place.astype(np.float32), sigma) + LEAST_SHARE
-        for kind, place in places.items()
+        kind: ndimage.gaussian_filter(place, sigma) + LEAST_SHARE for kind, place in places.items()
     }
     total = sum(shares.values())
     gm, wm, csf = (shares[kind] / total * inside for kind in ('GM', 'WM', 'CSF'))
