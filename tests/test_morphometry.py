@@ -112,6 +112,20 @@ class TestTissues:
         assert found.wm[30, 30, 44] > 0.9
         assert min(found.csf[inside].min(), found.gm[inside].min()) > 0.01
 
+    def test_nameless_voxels_beside_the_cortex_may_be_cortex(self, sphere):
+        """An atlas whose cortex is half as thick as the brain's must not turn the rest to CSF."""
+        numbers, tissues, inside, zoom = sphere
+        radius = np.sqrt(((np.indices(inside.shape) - 29.5) ** 2).sum(axis=0))
+        thin = np.where(radius > 22, 0, numbers)
+        brain = (345 * tissues.wm + 270 * tissues.gm + 120 * tissues.csf) * inside
+        found = guided_tissues(brain, inside, thin, (zoom,) * 3)
+        assert found.gm[(radius > 22) & (radius < 23.5)].mean() > 0.9
+        assert found.csf[radius < 7].mean() > 0.9
+        # Beyond the cortex both are as likely to begin with, and brightness decides.
+        prior = tissue_priors(thin, inside, (zoom,) * 3)
+        rim = (radius > 22.5) & (radius < 24)
+        assert abs(prior.gm[rim].mean() - prior.csf[rim].mean()) < 0.4
+
     def test_cortex_of_low_contrast_is_not_taken_for_white_matter(self, sphere):
         """Noise as strong as the contrast, and an atlas that is 2 mm off."""
         numbers, tissues, inside, _ = sphere
