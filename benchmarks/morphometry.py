@@ -28,6 +28,8 @@ import nibabel as nb
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from tumsyn_bids.anatomy.bias import correct_bias
+from tumsyn_bids.anatomy.geometry import sanitize
 from tumsyn_bids.grids import Grid, resample
 from tumsyn_bids.morphometry.agreement import dice_by_label
 from tumsyn_bids.morphometry.cortex import add_cortex, measure_cortex
@@ -38,6 +40,11 @@ from tumsyn_bids.morphometry.volumes import brain_volumes, measure_structures
 
 #: Repeated volumes have to lie within this share of each other (robustness to rotation).
 REPEATABLE = 0.02
+
+
+def scan(path: Path, args: argparse.Namespace) -> nb.spatialimages.SpatialImage:
+    """Return a T1w image, bias-corrected where it is raw."""
+    return correct_bias(sanitize(path).img) if args.raw else nb.load(path)
 
 
 def measure(t1w, mask, args: argparse.Namespace) -> tuple[dict, nb.Nifti1Image, dict]:
@@ -117,12 +124,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--rotate', type=float, metavar='DEGREES')
     parser.add_argument('--axes', default='xyz', help='about which axes (default: xyz)')
     parser.add_argument('--other', type=Path, nargs=2, metavar=('T1W', 'MASK'))
+    parser.add_argument('--raw', action='store_true', help='correct the bias field first')
     parser.add_argument('--level', choices=('volumes', 'full'), default='volumes')
     parser.add_argument('--zoom', type=float, default=1.0, help='voxel size in mm')
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--json', type=Path)
     args = parser.parse_args(argv)
-    t1w, mask = nb.load(args.t1w), nb.load(args.mask)
+    t1w, mask = scan(args.t1w, args), nb.load(args.mask)
     record, labels, took = measure(t1w, mask, args)
     results = {'took': took, 'volumes': volumes(record), 'hemispheres': record.get('hemispheres')}
     print(' '.join(f'{name} {value:.0f}' for name, value in took.items()), flush=True)
@@ -130,7 +138,9 @@ def main(argv: list[str] | None = None) -> int:
         results['truth'] = against_truth(record, labels, nb.load(args.truth))
         for name, row in results['truth'].items():
             print(f'{name:40s} Dice {row["dice"]:.3f}  volume {row["error_percent"]:+7.1f} %')
-    others = {'other scan': [nb.load(path) for path in args.other]} if args.other else {}
+    others = (
+        {'other scan': (scan(args.other[0], args), nb.load(args.other[1]))} if args.other else {}
+    )
     if args.rotate:
         others |= {f'about {axis}': tilted(t1w, mask, args.rotate, axis) for axis in args.axes}
     for title, images in others.items():

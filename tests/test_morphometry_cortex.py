@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -14,6 +15,7 @@ from tumsyn_bids.grids import Grid
 from tumsyn_bids.interfaces.morphometry import MeasureCortex
 from tumsyn_bids.morphometry import cortex as room
 from tumsyn_bids.morphometry.cortex import Cortex, add_cortex, cortex_doubts, measure_cortex
+from tumsyn_bids.morphometry.freesurfer import write_subject
 from tumsyn_bids.morphometry.labels import structures
 from tumsyn_bids.morphometry.refinement import Tissues
 from tumsyn_bids.morphometry.stats import aparc_stats
@@ -243,3 +245,39 @@ def test_a_thickness_that_fails_is_unknown_and_told(ball, tmp_path, monkeypatch)
     parcels = [row for row in rows if row['name'].startswith('ctx-')]
     assert {row['thickness-avg-mm'] for row in parcels} == {None}
     assert {row['flag'] for row in parcels} == {'thickness not measured'}
+
+
+def test_freesurfer_has_surfaces_and_second_images(ball, tmp_path):
+    labels, tissues, _, surface = ball
+    affine = np.eye(4)
+    affine[:3, 3] = 5, -8, 11
+    surface = dataclasses.replace(
+        surface, white=surface.white + affine[:3, 3], pial=surface.pial + affine[:3, 3]
+    )
+    brain = nb.Nifti1Image(100 * (tissues.gm + tissues.wm), affine)
+    folder = write_subject(
+        tmp_path,
+        'sub-01',
+        t1w=brain,
+        brain=brain,
+        labels=nb.Nifti1Image(labels, affine),
+        record=record(),
+        surfaces={'lh': surface},
+        others={'T2w': brain, 'FLAIR': brain},
+    )
+    points, faces = nb.freesurfer.read_geometry(folder / 'surf' / 'lh.white')
+    assert len(faces) == len(surface.faces)
+    # A vertex in the voxels of orig.mgz, the way FreeSurfer goes: inside there is white matter.
+    orig = nb.load(folder / 'mri' / 'aparc+aseg.mgz')
+    to_voxel = np.linalg.inv(orig.header.get_vox2ras_tkr())
+    data = np.asarray(orig.dataobj)
+    for share, number in ((0.8, 2), (1.1, 1035)):
+        middle = points.mean(axis=0)
+        places = nb.affines.apply_affine(to_voxel, middle + share * (points - middle))
+        found = data[tuple(np.rint(places).astype(int).T)]
+        assert (found == number).mean() > 0.95
+    assert nb.freesurfer.read_morph_data(folder / 'surf' / 'lh.thickness').max() <= 3.01
+    parcels, _, names = nb.freesurfer.read_annot(folder / 'label' / 'lh.aparc.annot')
+    assert names[parcels[0]] == b'insula'
+    for name in ('T2raw', 'FLAIRraw'):
+        assert nb.load(folder / 'mri' / 'orig' / f'{name}.mgz').shape == labels.shape

@@ -195,3 +195,26 @@ def test_agreement_of_synthetic_with_acquired(tmp_path):
     assert rows['Cortex']['volume-synthetic-mm3'] == '70000.0'
     assert rows['lhWhiteSurface']['thickness-difference-mm'] == '0.240'
     assert 'BrainSegVol-to-eTIV' not in rows
+
+
+def test_freesurfer_measures_where_it_is_asked_for(tmp_path, monkeypatch):
+    program = tmp_path / 'recon-all'
+    program.write_text('#!/bin/sh\n')
+    program.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path))
+    settings = Settings(
+        tmp_path,
+        tmp_path / 'out',
+        tmp_path / 'work',
+        morphometry='full',
+        fs_subjects_dir=tmp_path / 'subjects',
+        fs_recon=True,
+    )
+    workflow = init_session_wf(plan=validating_plan(tmp_path), settings=settings)
+    nodes = workflow.list_node_names()
+    assert 'morphometry_wf.cortex' not in nodes
+    subjects = [
+        workflow.get_node(f'{name}.recon').inputs.subject
+        for name in ('morphometry_wf', 'morphometry_of_synthetic_wf')
+    ]
+    assert subjects == ['sub-01', 'sub-01_synthetic']

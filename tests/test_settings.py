@@ -29,6 +29,7 @@ FULL = Settings(
     tissues=True,
     output_spaces=('MNI152NLin2009cAsym:res-2',),
     morphometry='volumes',
+    fs_recon=True,
     fs_subjects_dir=Path('/subjects'),
     nprocs=8,
     omp_nthreads=4,

@@ -50,6 +50,8 @@ class Settings:
         What is measured of each session's T1w.
     fs_subjects_dir : Path or None
         Where files in the formats of FreeSurfer go; nowhere if not given.
+    fs_recon : bool
+        Run FreeSurfer, which must be installed, and take its measures.
     nprocs : int
         Processors that may be used at once, over all sessions.
     omp_nthreads : int
@@ -87,6 +89,7 @@ class Settings:
     output_spaces: tuple[str, ...] = ()
     morphometry: str = 'none'
     fs_subjects_dir: Path | None = None
+    fs_recon: bool = False
     nprocs: int = 1
     omp_nthreads: int = 1
     mem_gb: float = 8.0

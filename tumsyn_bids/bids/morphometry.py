@@ -53,6 +53,7 @@ MORPH_COLUMNS: dict[str, dict] = {
             'synthetic': 'A T1w image that a network computed from another contrast',
         },
     },
+    'software': {'Description': 'What measured: tumsyn-bids, or FreeSurfer and its program'},
     'flag': {'Description': 'Why the row should not be trusted; n/a where nothing speaks up'},
 }
 

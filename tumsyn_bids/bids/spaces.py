@@ -82,7 +82,7 @@ def parse_spaces(words: Iterable[str]) -> tuple[StandardSpace, ...]:
         OutputReferencesAction([], 'output_spaces')(None, found, words)
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(
-            f'--output-spaces {" ".join(words)}: {error}',
+            f'--output-spaces {" ".join(words)}: {" ".join(str(error).split()).rstrip(".")}',
             remedy='Name spaces as TemplateFlow does, for example MNI152NLin2009cAsym:res-2',
         ) from error
     references = [item for item in found.output_spaces.references if item.space not in _OWN]

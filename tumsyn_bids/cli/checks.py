@@ -58,6 +58,8 @@ def check_settings(settings: Settings, *, dry_run: bool = False) -> None:
 
 
 def _check_morphometry(settings: Settings, dry_run: bool) -> None:
+    if settings.fs_recon:
+        _check_freesurfer(settings)
     if settings.fs_subjects_dir is None:
         return
     if settings.morphometry == 'none':
@@ -70,6 +72,23 @@ def _check_morphometry(settings: Settings, dry_run: bool) -> None:
     _check_apart(settings.bids_dir, settings.fs_subjects_dir, 'the subjects directory')
     if not dry_run:
         check_writable(settings.fs_subjects_dir, 'the subjects directory')
+
+
+def _check_freesurfer(settings: Settings) -> None:
+    from ..interfaces.freesurfer import PROGRAMS, find_program
+
+    if settings.fs_subjects_dir is None:
+        raise UsageError(
+            'needs a folder that FreeSurfer may write to',
+            field='--fs-recon',
+            remedy='Add --fs-subjects-dir',
+        )
+    if find_program() is None:
+        raise UsageError(
+            f'none of {", ".join(PROGRAMS)} is on the PATH',
+            field='--fs-recon',
+            remedy='Set up FreeSurfer, or leave the option out',
+        )
 
 
 def _check_folders(settings: Settings, dry_run: bool) -> None:

@@ -261,6 +261,13 @@ def _add_processing(group) -> None:
     )
     option(
         group,
+        '--fs-recon',
+        action='store_true',
+        help='with --fs-subjects-dir: run FreeSurfer, if it is installed, on the T1w (recon-all, '
+        'recon-all-clinical.sh or mri_synthseg, whichever is found first) and take its measures',
+    )
+    option(
+        group,
         '--random-seed',
         type=whole_number(0),
         default=2025,

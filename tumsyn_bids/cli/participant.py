@@ -344,6 +344,7 @@ def decisive(settings: Settings) -> dict:
         values |= {
             'morphometry': settings.morphometry,
             'fs_subjects_dir': str(settings.fs_subjects_dir or ''),
+            **({'fs_recon': True} if settings.fs_recon else {}),
         }
     return values
 

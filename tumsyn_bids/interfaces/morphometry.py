@@ -157,7 +157,9 @@ class WriteMorphometry(Write):
         written += save_surfaces(_gifti(surfaces), plan, measured, **places)
         subjects_dir = optional(self.inputs.subjects_dir)
         measured_at_all = record['brain']['EstimatedTotalIntraCranialVol'] is not None
-        if subjects_dir and measured_at_all:
+        # recon-all and its kin have filled the subject's folder themselves.
+        own_tree = 'recon-all' not in record.get('software', '')
+        if subjects_dir and measured_at_all and own_tree:
             self._write_freesurfer(Path(subjects_dir), labels, record, surfaces)
         return {'out_files': [str(path) for path in written]}
 

@@ -26,6 +26,16 @@ _LIA = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 RAW = {'T2w': 'T2raw.mgz', 'FLAIR': 'FLAIRraw.mgz'}
 #: Cortex as a whole, as ``aseg.mgz`` has it.
 _CORTEX = {1: 3, 2: 42}
+#: From MNI305, in which FreeSurfer's ``talairach.xfm`` ends, to MNI152: the matrix that
+#: FreeSurfer's documentation gives (CoordinateSystems, case 8).
+MNI305_TO_MNI152 = np.array(
+    [
+        [0.9975, -0.0073, 0.0176, -0.0429],
+        [0.0146, 1.0009, -0.0024, 1.5496],
+        [-0.0130, -0.0093, 0.9971, 1.1840],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
 #: Percentile of the brain's intensities that becomes FreeSurfer's 110.
 _WHITE_PERCENTILE, _WHITE_VALUE = 90, 110
 
@@ -112,19 +122,20 @@ def write_subject(
 
 
 def xfm_text(atlas_to_brain) -> str:
-    """Word the way from a brain to the atlas's space as an MNI ``.xfm`` file.
+    """Word the way from a brain to MNI305 as an MNI ``.xfm`` file.
 
-    FreeSurfer means MNI305; this is MNI152NLin2009cAsym.
+    The brain was registered to MNI152; from there, :data:`MNI305_TO_MNI152` leads on.
 
     Parameters
     ----------
     atlas_to_brain : array-like, shape (4, 4)
-        RAS+ world coordinates.
+        MNI152 to the brain, RAS+ world coordinates.
     """
-    matrix = np.linalg.inv(np.asarray(atlas_to_brain, dtype=float))[:3]
+    to_mni152 = np.linalg.inv(np.asarray(atlas_to_brain, dtype=float))
+    matrix = (np.linalg.inv(MNI305_TO_MNI152) @ to_mni152)[:3]
     lines = [' '.join(f'{value:.8f}' for value in row) for row in matrix]
     return (
-        'MNI Transform File\n% affine to MNI152NLin2009cAsym by tumsyn-bids (not MNI305)\n\n'
+        'MNI Transform File\n% affine to MNI305 by tumsyn-bids, by way of MNI152NLin2009cAsym\n\n'
         'Transform_Type = Linear;\nLinear_Transform =\n' + '\n'.join(lines) + ';\n'
     )
 

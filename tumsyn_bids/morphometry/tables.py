@@ -83,7 +83,9 @@ def morph_rows(record: Mapping) -> list[dict]:
         for name, value in record['brain'].items()
         if '-to-' not in name
     ]
-    return rows + parts + _hemisphere_rows(record)
+    software = record.get('software', 'tumsyn-bids')
+    found = [*rows, *parts, *_hemisphere_rows(record)]
+    return [{**row, 'software': software} for row in found]
 
 
 def report_rows(record: Mapping) -> list[dict]:

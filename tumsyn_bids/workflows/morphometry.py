@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
+from ..interfaces.freesurfer import ReconBrain
 from ..interfaces.morphometry import MeasureBrain, MeasureCortex
+
+
+@dataclass(frozen=True)
+class Recon:
+    """A run of FreeSurfer.
+
+    Attributes
+    ----------
+    program : str
+        Of :data:`tumsyn_bids.interfaces.freesurfer.PROGRAMS`.
+    subject, subjects_dir : str
+        Where it writes.
+    """
+
+    program: str
+    subject: str
+    subjects_dir: str
 
 
 def init_morphometry_wf(
     *,
     level: str = 'volumes',
+    recon: Recon | None = None,
     seed: int = 2025,
     n_threads: int = 1,
     mem_gb: float = 3.0,
@@ -23,6 +44,9 @@ def init_morphometry_wf(
     ----------
     level : {'volumes', 'full'}
         ``full`` also measures the cortex: thickness, surfaces, area, curvature.
+    recon : Recon, optional
+        Which program of FreeSurfer measures instead. ``recon-all`` and ``recon-all-clinical.sh``
+        measure the cortex themselves.
     seed : int
     n_threads : int
     mem_gb : float
@@ -54,13 +78,15 @@ def init_morphometry_wf(
     workflow.__desc__ = """\
 Structures were segmented on the T1w by registration (ANTs SyN; Avants et al., 2008) of the
 MNI152NLin2009cAsym average with the Desikan-Killiany labels (Desikan et al., 2006) of FreeSurfer,
-corrected by tissue probabilities (Atropos; Avants et al., 2011). FreeSurfer itself was not run.
+corrected by tissue probabilities (Atropos; Avants et al., 2011).
 """
     if level == 'full':
         workflow.__desc__ += """\
 The thickness of the cortex was measured with DiReCT (Das et al., 2009); white and pial surfaces
 were built by marching cubes (scikit-image; van der Walt et al., 2014) and smoothed (trimesh).
 """
+    if recon is None:
+        workflow.__desc__ += 'FreeSurfer itself was not run.\n'
     inputnode = pe.Node(IdentityInterface(fields=['scan', 't1w', 'mask']), name='inputnode')
     outputnode = pe.Node(
         IdentityInterface(fields=['labels', 'brain', 'measures', 'surfaces', 'warnings']),
@@ -76,12 +102,11 @@ were built by marching cubes (scikit-image; van der Walt et al., 2014) and smoot
             ('mask', 'mask_file'),
         ]),
         (measure, outputnode, [
-            ('labels_file', 'labels'),
             ('brain_file', 'brain'),
         ]),
     ])  # fmt: skip
     last = measure
-    if level == 'full':
+    if level == 'full' and (recon is None or recon.program == 'mri_synthseg'):
         last = pe.Node(MeasureCortex(), name='cortex', n_procs=n_threads, mem_gb=mem_gb)
         workflow.connect([
             (inputnode, last, [('scan', 'scan')]),
@@ -93,7 +118,23 @@ were built by marching cubes (scikit-image; van der Walt et al., 2014) and smoot
             ]),
             (last, outputnode, [('surface_files', 'surfaces')]),
         ])  # fmt: skip
+    labelled = measure
+    if recon is not None:
+        labelled = pe.Node(
+            ReconBrain(n_threads=n_threads, **asdict(recon)),
+            name='recon',
+            n_procs=n_threads,
+            mem_gb=mem_gb,
+        )
+        workflow.__desc__ += f'Measures are those of FreeSurfer ({recon.program}).\n'
+        workflow.connect([
+            (inputnode, labelled, [('scan', 'scan'), ('t1w', 'in_file')]),
+            (measure, labelled, [('labels_file', 'labels_file')]),
+            (last, labelled, [('measures_file', 'measures_file'), ('warnings', 'warnings')]),
+        ])  # fmt: skip
+        last = labelled
     workflow.connect([
+        (labelled, outputnode, [('labels_file', 'labels')]),
         (last, outputnode, [('measures_file', 'measures'), ('warnings', 'warnings')]),
     ])  # fmt: skip
     return workflow

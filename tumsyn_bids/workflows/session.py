@@ -19,12 +19,13 @@ from ..interfaces.derivatives import (
     WriteTransform,
 )
 from ..interfaces.figures import DrawMask, DrawRegistration, DrawSynthetic, DrawValidation
+from ..interfaces.freesurfer import find_program
 from ..interfaces.morphometry import DrawMorphometry, WriteAgreement, WriteMorphometry
 from ..plan import SessionPlan
 from ..resources import session_gb
 from ..settings import Settings
 from .anatomy import init_brain_wf, init_coreg_wf, init_preproc_wf
-from .morphometry import init_morphometry_wf
+from .morphometry import Recon, init_morphometry_wf
 from .outputs import join, pick, write_node
 from .standard import StandardSpaces
 from .synthesis import init_score_wf, init_synthesis_wf
@@ -294,6 +295,7 @@ class _Session(StandardSpaces, TissueSegmentation):
         """Wire the measurement of an image; return it, and where the image comes from."""
         morphometry = init_morphometry_wf(
             level=self.settings.morphometry,
+            recon=self._recon(measured),
             seed=self.settings.random_seed,
             n_threads=self.settings.omp_nthreads,
             name=name,
@@ -306,6 +308,15 @@ class _Session(StandardSpaces, TissueSegmentation):
         ])  # fmt: skip
         self.doubting.append(morphometry)
         return morphometry, source, image
+
+    def _recon(self, measured: MeasuredImage) -> Recon | None:
+        program = find_program() if self.settings.fs_recon else None
+        if program is None:
+            return None
+        # The synthetic T1w of a session that has an acquired one is a subject of its own.
+        second = measured != measured_image(self.plan)
+        subject = self.plan.label + ('_synthetic' if second else '')
+        return Recon(program, subject, str(self.settings.fs_subjects_dir))
 
     def _compare_measures(self, acquired: Workflow, measured: MeasuredImage) -> None:
         """Measure a synthetic T1w as well where the session has both, and compare."""
