@@ -7,6 +7,7 @@ import io
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import nibabel as nb
 import numpy as np
@@ -22,6 +23,7 @@ from tumsyn_bids.cli.sessions import SessionJob, StepClock, run_session, step_na
 from tumsyn_bids.cli.workers import Ended, Told, WorkerDied
 from tumsyn_bids.errors import ScanError
 from tumsyn_bids.plan import Scan, SessionPlan
+from tumsyn_bids.resources import session_gb
 from tumsyn_bids.settings import Settings
 
 
@@ -69,6 +71,15 @@ def test_sessions_share_processors_and_memory(
 def test_the_owners_of_gpus_have_their_part_of_the_memory(settings):
     settings = settings.replace(nprocs=8, omp_nthreads=1, mem_gb=9)
     assert [share(settings, 100, n_gpus)[0] for n_gpus in (0, 1, 8)] == [2, 1, 1]
+
+
+def test_whole_heads_take_more_than_brains(make_job):
+    plan = make_job('01').plan
+    large = replace(plan.scans[0], shape=(256, 256, 176), zooms=(1.0, 1.0, 1.0))
+    large = replace(plan, scans=(large,))
+    assert [session_gb(plan, how) for how in ('ants', 'none')] == [4, 4]
+    assert session_gb(large, 'ants') == 4
+    assert session_gb(large, 'none') == pytest.approx(5.8, abs=0.1)
 
 
 @pytest.mark.parametrize(('mem_gb', 'warned'), [(2, True), (8, False)])

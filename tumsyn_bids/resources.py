@@ -6,15 +6,39 @@ Inside a container or a batch job the host's figures are wrong: the limits of th
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from .plan import SessionPlan
 
 GIB = 1024.0**3
 _CGROUP_ROOT = Path('/sys/fs/cgroup')
 _PROC_CGROUP = Path('/proc/self/cgroup')
 # cgroup v1 writes "no limit" as a huge number of bytes.
 _NO_LIMIT_BYTES = 2**60
+
+
+#: What a session may take whose network sees a brain: a clinical one was measured at 1.8 GB.
+SESSION_GB = 4.0
+#: Per cubic millimetre, where the network sees whole heads (benchmarks/memory.py, a phantom).
+_HEAD_GB = 0.5e-6
+
+
+def session_gb(plan: SessionPlan, skull_strip: str) -> float:
+    """Return the memory that a session may take, nearly all of it for the network, in GB.
+
+    Parameters
+    ----------
+    plan : SessionPlan
+    skull_strip : str
+        With ``none`` the network may see all of the field of view.
+    """
+    if skull_strip != 'none':
+        return SESSION_GB
+    reference = plan.scan(plan.reference)
+    return max(SESSION_GB, _HEAD_GB * math.prod(reference.shape[:3]) * math.prod(reference.zooms))
 
 
 def available_cpus(

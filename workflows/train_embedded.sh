@@ -16,6 +16,6 @@ if [ $# -lt 3 ]; then
 fi
 here=$(cd "$(dirname "$0")/.." && pwd)
 OMP_NUM_THREADS=1 tumsyn train synthesis "$3" --labelmaps "$1" --pairs "$2" "${@:4}" \
-    --exclude sub-19 training_seg_17.nii.gz --config embedded --steps "${STEPS:-10000}"
+    --exclude sub-19 training_seg_17.nii.gz --config embedded --steps "${STEPS:-12000}"
 cp "$3"/model/* "$here"/tumsyn_bids/data/models/embedded/
 python "$here"/benchmarks/synthesis_quality.py --data "$2" --subject sub-19 --fit-subject sub-07

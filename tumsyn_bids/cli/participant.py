@@ -13,6 +13,7 @@ from ..bids.lock import LockedError, ParticipantLocks
 from ..bids.status import SessionRecord, fingerprint, is_complete, sweep_output, write_record
 from ..errors import EXIT_OK, EXIT_SUBJECT_FAILED, ScanError, UsageError, explain_storage
 from ..plan import SessionPlan
+from ..resources import SESSION_GB, session_gb
 from ..settings import Settings
 from .checks import check_settings
 from .crashes import details_of, write_crash
@@ -21,9 +22,6 @@ from .parser import PROG, Request
 from .progress import Progress, complain, duration, say
 from .sessions import SessionJob
 
-#: What one session may take: a clinical head was measured at 1.8 GB (benchmarks/memory.py), and
-#: heads of 1 mm take more.
-SESSION_GB = 4.0
 #: What the owner of a GPU may take of the main memory: CUDA's libraries, the model, one image.
 #: An allowance, not a measurement.
 OWNER_GB = 3.0
@@ -207,14 +205,15 @@ class Run:
         if not jobs:
             return
         gpus = find_gpus(self.settings.device)
-        workers, threads = share(self.settings, len(jobs), len(gpus))
+        needed = max(session_gb(job.plan, self.settings.skull_strip) for job in jobs)
+        workers, threads = share(self.settings, len(jobs), len(gpus), needed)
         jobs = [replace(job.with_threads(threads), gpus=gpus) for job in jobs]
         progress = Progress(len(jobs), workers)
         plural = 'session' if len(jobs) == 1 else 'sessions'
         progress.note(f'{PROG}: {len(jobs)} {plural} to process, logs in {self.settings.log_dir}')
-        if self.settings.mem_gb < SESSION_GB:
+        if self.settings.mem_gb < needed:
             progress.note(
-                f'{PROG}: warning: a session may take {SESSION_GB:g} GB of memory, and '
+                f'{PROG}: warning: a session may take {needed:.1f} GB of memory, and '
                 f'{self.settings.mem_gb:.1f} GB are all that it may use (--mem)'
             )
         if self.settings.use_plugin:
@@ -350,7 +349,9 @@ def decisive(settings: Settings) -> dict:
     return values
 
 
-def share(settings: Settings, n_sessions: int, n_gpus: int = 0) -> tuple[int, int]:
+def share(
+    settings: Settings, n_sessions: int, n_gpus: int = 0, needed: float = SESSION_GB
+) -> tuple[int, int]:
     """Return how many sessions run side by side, and with how many threads each.
 
     Parameters
@@ -359,10 +360,12 @@ def share(settings: Settings, n_sessions: int, n_gpus: int = 0) -> tuple[int, in
     n_sessions : int
     n_gpus : int
         Each has an owner, which takes memory as well.
+    needed : float
+        Memory of one session, GB.
     """
     threads = settings.omp_nthreads or min(SESSION_THREADS, settings.nprocs)
     memory = settings.mem_gb - n_gpus * OWNER_GB
-    room = min(settings.nprocs // threads, int(memory // SESSION_GB), n_sessions)
+    room = min(settings.nprocs // threads, int(memory // needed), n_sessions)
     workers = max(room, 1)
     return workers, settings.omp_nthreads or max(settings.nprocs // workers, 1)
 

@@ -81,13 +81,13 @@ class TrainingSettings:
     steps: int = 4000
     patch: int = 32
     large_patch: int = 48
-    large_share: float = 0.15
+    large_share: float = 0.25
     n_targets: int = 2
-    real_share: float = 0.65
+    real_share: float = 0.6
     off_grid_share: float = 0.15
     learning_rate: float = 5e-4
     warm_up: int = 200
-    ema: float = 0.998
+    ema: float = 0.999
     held_out: float = 0.0
     validation_samples: int = 16
     seed: int = 20409

@@ -22,6 +22,7 @@ from ..interfaces.figures import DrawMask, DrawRegistration, DrawSynthetic, Draw
 from ..interfaces.freesurfer import find_program
 from ..interfaces.morphometry import DrawMorphometry, WriteAgreement, WriteMorphometry
 from ..plan import SessionPlan
+from ..resources import session_gb
 from ..settings import Settings
 from .anatomy import init_brain_wf, init_coreg_wf, init_preproc_wf
 from .morphometry import Recon, init_morphometry_wf
@@ -204,6 +205,7 @@ class _Session(StandardSpaces, TissueSegmentation):
                 device=self.settings.device,
                 use_cuda=use_cuda,
                 n_threads=self.settings.omp_nthreads,
+                mem_gb=session_gb(self.plan, self.settings.skull_strip),
                 name=f'synthesis_from_{name}_wf',
             )
             synthesis.inputs.inputnode.scan = source
