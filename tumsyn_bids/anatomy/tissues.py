@@ -96,7 +96,7 @@ def map_tissues(
     limit_threads(threads)
     brain, inside, grid = cropped_brain(t1w, mask, zoom, _MARGIN_MM)
     priors = _deformed_priors(t1w, mask, inside, grid, seed)
-    tissues = segment_tissues(brain, inside, grid, priors)
+    tissues = segment_tissues(brain, inside, priors, grid.zooms)
     total = tissues.gm.sum() + tissues.wm.sum() + tissues.csf.sum()
     measures = {
         'grey-share': float(tissues.gm.sum() / max(total, 1e-6)),
@@ -105,49 +105,48 @@ def map_tissues(
     return TissueMaps(tissues, grid, judge(measures))
 
 
-def segment_tissues(
-    brain: np.ndarray, inside: np.ndarray, grid: Grid, priors: Tissues | None = None
-) -> Tissues:
+def segment_tissues(brain: np.ndarray, inside: np.ndarray, priors: Tissues, zooms) -> Tissues:
     """Return the tissue probabilities of a T1w brain (Atropos; Avants et al., 2011).
 
     Parameters
     ----------
     brain : ndarray
+        Intensities.
     inside : ndarray of bool
         Brain mask.
-    grid : Grid
-    priors : Tissues, optional
-        On the same grid. Without them three classes come from k-means, in the order of their
-        brightness.
+    priors : Tissues
+        How probable each tissue is at a place, before its brightness is known.
+    zooms : sequence of 3 float
+        Voxel size in mm.
 
     Raises
     ------
     ScanError
-        If the image has no three classes.
+        If Atropos fails, as it does in an image without contrast.
     """
     import ants
 
-    image, region = array_to_ants(brain, grid), array_to_ants(inside, grid)
-    start, weight = 'kmeans[3]', 0
-    if priors is not None:
-        shares = (priors.csf, priors.gm, priors.wm)
-        start, weight = [array_to_ants(share, grid) for share in shares], _PRIOR_WEIGHT
+    def image(data: np.ndarray):
+        # Atropos reads priors from files and wants them to match to the last digit, which an
+        # oblique grid does not survive: all lie on a plain grid of the same voxels.
+        data = np.ascontiguousarray(data, dtype=np.float32)
+        return ants.from_numpy(data, spacing=tuple(float(zoom) for zoom in zooms))
+
     try:
         found = ants.atropos(
-            a=image, x=region, i=start, m='[0.1,1x1x1]', c='[5,0]', priorweight=weight
+            a=image(brain),
+            x=image(inside),
+            i=[image(share) for share in (priors.csf, priors.gm, priors.wm)],
+            m='[0.1,1x1x1]',
+            c='[5,0]',
+            priorweight=_PRIOR_WEIGHT,
         )
-        classes = [item.numpy() for item in found['probabilityimages']]
-        order = range(3) if priors else np.argsort([_mean(brain, share) for share in classes])
-        csf, gm, wm = (classes[index] for index in order)
-    except (RuntimeError, OSError, ValueError) as error:
+        csf, gm, wm = (item.numpy() for item in found['probabilityimages'])
+    except Exception as error:  # ANTsPy raises just that
         raise ScanError(
             'Atropos found no three tissues', remedy='Check that the image is a T1w brain'
         ) from error
     return Tissues(gm=gm, wm=wm, csf=csf)
-
-
-def _mean(brain: np.ndarray, share: np.ndarray) -> float:
-    return float((brain * share).sum() / max(share.sum(), 1e-6))
 
 
 def _deformed_priors(t1w, mask, inside: np.ndarray, grid: Grid, seed: int) -> Tissues:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from ..errors import ScanError
+from ..anatomy.tissues import Tissues, segment_tissues
 from .labels import CORTEX_BASE, structures
-from .refinement import CORTEX_REACH_MM, Tissues
+from .refinement import CORTEX_REACH_MM
 
-#: How much the priors count against the grey values, as in ANTs' cortical thickness pipeline.
-PRIOR_WEIGHT = 0.25
 #: How far (mm, standard deviation) the atlas's borders are blurred, and the least share of each
 #: tissue: none is impossible anywhere.
 BLUR_MM, LEAST_SHARE = 2.0, 0.02
@@ -71,27 +69,4 @@ def guided_tissues(brain: np.ndarray, inside: np.ndarray, labels: np.ndarray, zo
     ScanError
         If Atropos fails.
     """
-    import ants
-
-    def image(data: np.ndarray):
-        # Atropos reads priors from files and wants them to match to the last digit, which an
-        # oblique grid does not survive: all lie on a plain grid of the same voxels.
-        data = np.ascontiguousarray(data, dtype=np.float32)
-        return ants.from_numpy(data, spacing=tuple(float(zoom) for zoom in zooms))
-
-    priors = tissue_priors(labels, inside, zooms)
-    try:
-        found = ants.atropos(
-            a=image(brain),
-            x=image(inside),
-            i=[image(share) for share in (priors.csf, priors.gm, priors.wm)],
-            m='[0.1,1x1x1]',
-            c='[5,0]',
-            priorweight=PRIOR_WEIGHT,
-        )
-        csf, gm, wm = (item.numpy() for item in found['probabilityimages'])
-    except Exception as error:  # ANTsPy raises just that
-        raise ScanError(
-            'Atropos found no three tissues', remedy='Check that the image is a T1w brain'
-        ) from error
-    return Tissues(gm=gm, wm=wm, csf=csf)
+    return segment_tissues(brain, inside, tissue_priors(labels, inside, zooms), zooms)
