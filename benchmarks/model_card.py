@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         rows = rows['rows'] if isinstance(rows, dict) else rows
         card.setdefault('figures', {})[name] = [_rounded(row) for row in rows]
         page = _filled(page, name, TABLES[name](rows))
-    path.write_text(json.dumps(card, indent=1) + '\n')
+    path.write_text(json.dumps(card, indent=1, allow_nan=False) + '\n')
     PAGE.write_text(page)
     return 0
 
@@ -79,8 +79,12 @@ def _about() -> dict:
 
 
 def _rounded(row: dict) -> dict:
+    """Return figures as JSON can hold them: what is infinite or unknown becomes null."""
     return {
-        key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()
+        key: (round(value, 4) if np.isfinite(value) else None)
+        if isinstance(value, float)
+        else value
+        for key, value in row.items()
     }
 
 
