@@ -99,7 +99,11 @@ class Synthesize(Step):
                 'sha256': synthesizer.sha256,
             },
             'warnings': [
-                [*synthesizer.in_range(target), *doubts, *confidence.warnings]
+                [
+                    *synthesizer.in_range(target),
+                    *doubts,
+                    *(f'synthetic {target.contrast}: {text}' for text in confidence.warnings),
+                ]
                 for target, confidence in zip(targets, judged, strict=True)
             ],
             'confidence': [
