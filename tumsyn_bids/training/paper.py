@@ -116,12 +116,7 @@ def _real_pair(rng, people: list[PairedSubject], fine: int):
     grid = draw_grid(rng, subject.mask.shape, fine, centre=inside[rng.integers(len(inside))])
     names = [str(name) for name in rng.choice(sorted(subject.images), 2, replace=False)]
     images = np.stack([sample_image(subject.images[name], grid) for name in names])
-    voxel_size = subject.voxel_size
-    prompts = [
-        render_prompt(subject.person.replace(contrast=name, voxel_size=voxel_size))
-        for name in names
-    ]
-    return images.astype(np.float32), prompts
+    return images.astype(np.float32), [render_prompt(subject.acquisition(name)) for name in names]
 
 
 class BothWays(nn.Module):

@@ -5,7 +5,6 @@ One step encodes one source patch and decodes several targets from it.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -39,6 +38,7 @@ from .data import (
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
 from .losses import synthesis_loss
+from .manifest import keep_manifest
 from .paper import (
     BothWays,
     PaperRecipe,
@@ -162,7 +162,7 @@ def train_synthesis(
     Raises
     ------
     UsageError
-        If there is nothing to train on.
+        If there is nothing to train on, or the folder holds a run with other options.
     """
     settings = settings or TrainingSettings()
     text_weights = None
@@ -178,12 +178,11 @@ def train_synthesis(
     volumes, kept_volumes = _split(volumes, settings, key=lambda volume: volume.name)
     people, kept_people = _split(people, settings, key=lambda person: person.label)
     manifest = {
-        **_manifest(settings, volumes, people, exclude),
+        **_manifest(settings, volumes, people, exclude, recipe),
         'held_out': [item.name for item in kept_volumes] + [item.label for item in kept_people],
     }
     engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
-    if engine.first:
-        (out_dir / 'manifest.json').write_text(json.dumps(manifest, indent=2) + '\n')
+    keep_manifest(engine, manifest)
     kind = _Run if recipe is None else _PaperRun
     run = kind(settings, engine, volumes, people, config, recipe)
     run.setup(text_weights)
@@ -236,9 +235,11 @@ def _manifest(
     volumes: list[TissueVolume],
     people: list[PairedSubject],
     exclude: tuple[str, ...],
+    recipe: PaperRecipe | None,
 ) -> dict:
     return {
         'settings': asdict(settings),
+        'recipe': 'embedded' if recipe is None else {'name': 'paper', **asdict(recipe)},
         'labelmaps': [volume.name for volume in volumes],
         'people': {person.label: sorted(person.images) for person in people},
         'excluded': list(exclude),

@@ -33,6 +33,7 @@ from ..simulation.generator import (
 )
 from ..synthesis.conditioning import prompt_tensors
 from .engine import Engine, EngineSettings
+from .manifest import keep_manifest
 from .splits import split_people
 
 #: Classes of parameters: a family of sequences at a field strength. A batch has each at most once.
@@ -209,8 +210,7 @@ def train_text_image(
     volumes = load_heads(labelmaps, train)
     engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     manifest = {'settings': asdict(settings), 'train': train, 'held_out': test}
-    if engine.first:
-        (out_dir / 'manifest.json').write_text(json.dumps(manifest, indent=2) + '\n')
+    keep_manifest(engine, manifest)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = TextImageModel(text_image_config(settings.config))
