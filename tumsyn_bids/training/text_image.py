@@ -217,12 +217,12 @@ def train_text_image(
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.5, 0.999))
     engine.setup(model, optimizer, model=model)
     engine.resume()
-    context = model.config.text.context_length
+    text = model.config.text
     edge = model.config.vision.image
 
     def draw(rng):
         images, shown = draw_batch(rng, volumes, edge, settings.batch)
-        ids, _ = prompt_tensors([render_prompt(_forget(rng, item)) for item in shown], context)
+        ids, _ = prompt_tensors([render_prompt(_forget(rng, item)) for item in shown], text)
         return images, ids
 
     engine.train(
