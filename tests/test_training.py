@@ -15,7 +15,7 @@ from tumsyn_bids.errors import UsageError
 from tumsyn_bids.networks.model import load_model
 from tumsyn_bids.physics.expected import expected_signals
 from tumsyn_bids.physics.recontrast import class_means, recontrast, tissue_shares
-from tumsyn_bids.prompt import parse_prompt
+from tumsyn_bids.prompt import parse_prompt, render_prompt
 from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.simulation.generator import (
     TISSUE_NAMES,
@@ -24,6 +24,7 @@ from tumsyn_bids.simulation.generator import (
     load_tissue_volume,
     render,
 )
+from tumsyn_bids.synthesis.conditioning import prompt_tensors
 from tumsyn_bids.training.corruption import corrupt_source, motion_ghosts, thick_slices
 from tumsyn_bids.training.data import (
     load_paired_subjects,
@@ -410,6 +411,34 @@ def test_interrupted_run_ends_like_an_undisturbed_one(labelmaps, tmp_path):
         torch.testing.assert_close(result.network.state_dict()[key], value)
     manifest = json.loads((tmp_path / 'parts' / 'manifest.json').read_text())
     assert manifest['labelmaps'] == ['spheres.nii.gz']
+
+
+def test_run_does_not_go_on_with_other_options(labelmaps, pairs, tmp_path):
+    settings = TrainingSettings(config='tiny', steps=2, patch=24, large_share=0.0)
+    shared = {'labelmaps': labelmaps, 'max_minutes': 0}
+    train_synthesis(tmp_path, settings=settings, **shared)
+    other = replace(settings, learning_rate=1e-3)
+    with pytest.raises(UsageError, match=r'options: learning_rate was 0\.0005 and is 0\.001'):
+        train_synthesis(tmp_path, settings=other, **shared)
+    with pytest.raises(UsageError, match='people'):
+        train_synthesis(tmp_path, settings=settings, pairs=[pairs], **shared)
+    with pytest.raises(UsageError, match='recipe was'):
+        train_synthesis(tmp_path, settings=settings, recipe=PaperRecipe(), **shared)
+
+
+def test_prompts_of_the_paper_recipe_say_what_the_sidecars_say(pairs):
+    protocol = Acquisition('T2w', repetition_time=3.2, echo_time=0.4, field_strength=3.0)
+    people = [
+        replace(person, protocols={'T2w': protocol}) for person in load_paired_subjects(pairs)[:1]
+    ]
+    recipe = PaperRecipe(low=8, largest_factor=1, points=1, batch=2)
+    _, ids, *_ = recipe.draw(np.random.default_rng(0), [], people)
+    expected, _ = prompt_tensors(
+        [render_prompt(people[0].acquisition(name)) for name in ('T1w', 'T2w')]
+    )
+    assert {tuple(row) for row in ids.tolist()} == {tuple(row) for row in expected.tolist()}
+    assert people[0].acquisition('T2w').echo_time == 0.4
+    assert people[0].acquisition('T1w').echo_time is None
 
 
 def test_white_matter_and_ventricle_of_a_t1w():

@@ -38,6 +38,7 @@ def add_models(commands, command) -> None:
         )
         add_models_dir(parser)
     _add_import(command(actions, 'import', _import, 'add the published weights to the store'))
+    _add_embed(command(actions, 'embed', _embed, 'give a model embeddings of further prompts'))
     _add_fetch(command(actions, 'fetch', _fetch, 'download the published weights'))
 
 
@@ -68,6 +69,15 @@ def _add_import(parser) -> None:
         type=whole_number(1),
         metavar='N',
         help='attention heads of the text transformer (default: one per 64 channels)',
+    )
+    add_models_dir(parser)
+
+
+def _add_embed(parser) -> None:
+    parser.add_argument('name', help='of the new model')
+    parser.add_argument('--model', required=True, metavar='NAME|PATH', help='trained with a table')
+    parser.add_argument(
+        '--embeddings', type=absolute_path, required=True, help='of the same text encoder'
     )
     add_models_dir(parser)
 
@@ -126,6 +136,15 @@ def _import(args: argparse.Namespace) -> int:
         licence=args.licence,
         text_heads=args.text_heads,
     )
+    say(f'{args.prog}: finished: {folder}')
+    return EXIT_OK
+
+
+def _embed(args: argparse.Namespace) -> int:
+    from ..networks.importing import add_embeddings
+
+    store = models_dir(args.models_dir)
+    folder = add_embeddings(args.name, find_model(args.model, store), args.embeddings, store)
     say(f'{args.prog}: finished: {folder}')
     return EXIT_OK
 

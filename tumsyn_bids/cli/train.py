@@ -7,11 +7,16 @@ import json
 import logging
 
 from ..errors import EXIT_OK, UsageError
+from ..networks.config import CONFIGS, ONE_HOT
 from .parser import absolute_path, option, whole_number
 from .progress import say
 
-#: Named configurations of the synthesis network.
-CONFIGS = ('official', 'paper', 'embedded', 'tiny')
+_PAIRS = {
+    'type': absolute_path,
+    'nargs': '+',
+    'metavar': 'DATASET',
+    'help': 'derivatives with co-registered contrasts, such as those of tumsyn-bids',
+}
 
 
 def add_train(commands, command) -> None:
@@ -37,6 +42,10 @@ def add_train(commands, command) -> None:
     option(parser, '--learning-rate', type=float, help='at its peak (default: 5e-5)')
     option(parser, '--held-out', type=float, help='part of the people kept to test on (0.1)')
     _add_synthesis(command(stages, 'synthesis', _run_synthesis, 'stage 2: the synthesis network'))
+    text = 'list the prompts of real people, for another text encoder to embed'
+    parser = command(stages, 'prompts', _run_prompts, text)
+    parser.add_argument('--pairs', required=True, **_PAIRS)
+    parser.add_argument('--exclude', nargs='+', default=(), metavar='NAME', help='people left out')
 
 
 def add_evaluate(commands, command) -> None:
@@ -61,14 +70,7 @@ def _group(commands, name: str, text: str, metavar: str):
 def _add_synthesis(parser) -> None:
     _add_run(parser)
     parser.add_argument('--labelmaps', type=absolute_path, help='folder of head label maps')
-    parser.add_argument(
-        '--pairs',
-        type=absolute_path,
-        nargs='+',
-        default=[],
-        metavar='DATASET',
-        help='derivatives with co-registered contrasts, such as those of tumsyn-bids',
-    )
+    parser.add_argument('--pairs', default=[], **_PAIRS)
     parser.add_argument(
         '--exclude', nargs='+', default=(), metavar='NAME', help='people, files left out'
     )
@@ -92,9 +94,10 @@ def _add_synthesis(parser) -> None:
     option(
         parser,
         '--text-encoder',
-        type=absolute_path,
+        type=lambda text: text if text == ONE_HOT else absolute_path(text),
         metavar='MODEL',
-        help='model folder of train text-image; its text encoder is used as it is',
+        help='model folder of train text-image, whose text encoder is used as it is; or a file '
+        f'of embeddings that another one made; or {ONE_HOT}, labels of modality and scanner',
     )
 
 
@@ -192,6 +195,17 @@ def _run_synthesis(args: argparse.Namespace) -> int:
         max_minutes=args.max_minutes,
     )
     say(f'{args.prog}: finished: {path}')
+    return EXIT_OK
+
+
+def _run_prompts(args: argparse.Namespace) -> int:
+    from ..training.conditions import prompts_of
+    from ..training.data import load_paired_subjects
+
+    exclude = tuple(args.exclude)
+    people = [one for path in args.pairs for one in load_paired_subjects(path, exclude=exclude)]
+    for prompt in prompts_of(people):
+        say(prompt)
     return EXIT_OK
 
 

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 
 #: Tissues of the brain whose signal a prompt can carry.
 N_SIGNALS = 12
+#: Named in the place of a text encoder: labels of modality and scanner.
+ONE_HOT = 'one-hot'
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,14 @@ class TextConfig:
     vocabulary : tuple of int or None
         Token ids that have an embedding of their own; all others share one. ``None`` keeps all
         49,408 of CLIP.
+    reader : {'transformer', 'labels', 'table'}
+        What stands in the place of the text transformer: nothing; one-hot labels of modality and
+        scanner; or embeddings that another text encoder made. Of the last two, ``embed_dim`` is
+        all that counts of the numbers above.
+    scanners : tuple of str
+        ``3.0 Siemens``; those that have a label, with ``labels``.
+    prompts : tuple of str
+        Those that have an embedding, with ``table``.
     """
 
     width: int = 512
@@ -30,6 +40,9 @@ class TextConfig:
     embed_dim: int = 768
     context_length: int = 90
     vocabulary: tuple[int, ...] | None = None
+    reader: str = 'transformer'
+    scanners: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -203,11 +216,11 @@ def get_config(name: str) -> SynthesisConfig:
     KeyError
         If there is no such configuration; the message lists those that exist.
     """
-    makers = {'official': _official, 'paper': _paper, 'embedded': _embedded, 'tiny': _tiny}
     try:
-        return makers[name]()
+        maker = _MAKERS[name]
     except KeyError:
-        raise KeyError(f'no configuration {name!r}; known: {", ".join(makers)}') from None
+        raise KeyError(f'no configuration {name!r}; known: {", ".join(CONFIGS)}') from None
+    return maker()
 
 
 def _official() -> SynthesisConfig:
@@ -277,3 +290,8 @@ def _tiny() -> SynthesisConfig:
         tile=48,
         input_voxel_size=3.0,
     )
+
+
+_MAKERS = {'official': _official, 'paper': _paper, 'embedded': _embedded, 'tiny': _tiny}
+#: Names that :func:`get_config` knows.
+CONFIGS = tuple(_MAKERS)

@@ -9,7 +9,8 @@ from .config import N_SIGNALS, SynthesisConfig
 from .decoder import ImplicitDecoder
 from .encoder import ResEncoder
 from .fusion import Fusion
-from .text import NUMERIC_FEATURES, NumericEncoder, TextEncoder
+from .readers import prompt_reader
+from .text import NUMERIC_FEATURES, NumericEncoder
 
 
 class SynthesisNet(nn.Module):
@@ -63,7 +64,7 @@ class PromptEncoder(nn.Module):
 
     def __init__(self, config: SynthesisConfig):
         super().__init__()
-        self.text = TextEncoder(config.text)
+        self.text = prompt_reader(config.text)
         self.signals = config.signals
         self.numeric = NumericEncoder(config.text.embed_dim) if config.numeric else None
         # Trained together with the synthesis network, an unbounded embedding lets it diverge.
@@ -75,6 +76,7 @@ class PromptEncoder(nn.Module):
         Parameters
         ----------
         ids : Tensor of int64, shape (B, L)
+            Tokens, or what else the configured reader takes.
         numbers : Tensor, shape (B, NUMERIC_FEATURES + N_SIGNALS)
             Of :func:`tumsyn_bids.synthesis.conditioning.prompt_tensors`.
 

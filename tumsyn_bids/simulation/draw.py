@@ -80,6 +80,12 @@ def draw_acquisition(
     )
 
 
+def scanners() -> list[tuple[float, str]]:
+    """Return every field strength (tesla) and manufacturer that acquisitions are drawn with."""
+    fields = [field for field, _ in _FIELDS if field is not None]
+    return [(field, name) for field in fields for name in _MANUFACTURERS]
+
+
 def training_ranges() -> dict[str, dict[str, tuple[float, float]]]:
     """Return, for each contrast, the extremes of each parameter over its families.
 

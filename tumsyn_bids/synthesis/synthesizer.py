@@ -15,7 +15,7 @@ from ..errors import ScanError, UsageError
 from ..grids import Grid, resample
 from ..networks.model import LoadedModel, load_model
 from ..prompt import render_prompt
-from .conditioning import prompt_tensors
+from .conditioning import prompt_tensors, scanner_label
 from .intensity import percentile_clip, scale_source
 from .tiling import blend_weight, inside, tile_boxes
 
@@ -46,15 +46,15 @@ class EncodedScan:
         features of all tiles would not fit into memory and are made again for each target.
     source : ndarray of float32
         The scaled source on ``grid``.
-    text : Tensor, shape (1, text_dim)
-        The embedded prompt of the source.
+    text : Tensor, shape (1, text_dim), or None
+        The embedded prompt of the source, if the encoder wants to know it.
     """
 
     grid: Grid
     mask: nb.spatialimages.SpatialImage
     tiles: list[tuple[tuple[slice, slice, slice], torch.Tensor | None]]
     source: np.ndarray
-    text: torch.Tensor
+    text: torch.Tensor | None
 
 
 class Synthesizer:
@@ -122,7 +122,7 @@ class Synthesizer:
         ranges = self._card['ranges'].get(acquisition.contrast)
         if ranges is None:
             return [f'the model was not trained on {acquisition.contrast} images']
-        warnings = []
+        warnings = self._unlabelled(acquisition)
         for field, (low, high) in ranges.items():
             value = getattr(acquisition, field)
             if value is not None and not 0.95 * low <= value <= 1.05 * high:
@@ -131,6 +131,12 @@ class Synthesizer:
                     f'{acquisition.contrast} ({low:g} to {high:g})'
                 )
         return warnings
+
+    def _unlabelled(self, acquisition: Acquisition) -> list[str]:
+        label, known = scanner_label(acquisition), self.config.text.scanners
+        if self.config.text.reader != 'labels' or label is None or label in known:
+            return []
+        return [f'the model has no label for the scanner {label} (it has {", ".join(known)})']
 
     def encode(
         self,
@@ -171,8 +177,10 @@ class Synthesizer:
         else:
             source = scale_source(source, inside_brain)
         # The voxels are already on the encoder's grid, so their size says nothing any more.
-        source_prompt = render_prompt((acquisition or Acquisition()).replace(voxel_size=None))
-        text = self._embed(source_prompt)
+        text = None
+        if self.config.encoder.conditioned:
+            shown = (acquisition or Acquisition()).replace(voxel_size=None)
+            text = self._embed(render_prompt(shown))
         boxes = tile_boxes(source.shape, self.config.tile, self.config.overlap, self.config.tiling)
         n_features = len(boxes) * source[boxes[0]].size * self.config.encoder.out_dim
         keep = 4 * n_features <= _KEPT_BYTES
@@ -228,7 +236,7 @@ class Synthesizer:
         return whole.cropped(first, last - first), brain.size
 
     @torch.inference_mode()
-    def _features(self, source: np.ndarray, text: torch.Tensor) -> torch.Tensor:
+    def _features(self, source: np.ndarray, text: torch.Tensor | None) -> torch.Tensor:
         if self.config.axes == 'zyx':
             source = source.transpose(2, 1, 0)
         tensor = torch.from_numpy(np.ascontiguousarray(source))[None, None].to(self.device)
@@ -238,7 +246,7 @@ class Synthesizer:
 
     @torch.inference_mode()
     def _embed(self, prompt: str) -> torch.Tensor:
-        ids, numbers = prompt_tensors([prompt], self.config.text.context_length)
+        ids, numbers = prompt_tensors([prompt], self.config.text)
         return self._network.prompt(ids.to(self.device), numbers.to(self.device))
 
     @torch.inference_mode()
@@ -295,7 +303,7 @@ class Synthesizer:
             return False
         generator = np.random.default_rng(0)
         source = ndimage.gaussian_filter(generator.random((24, 24, 24)), 1).astype(np.float32)
-        text = self._embed('Modality: T1w')
+        text = self._embed((*self.config.text.prompts, 'Modality: T1w')[0])
         points = generator.uniform(0, 23, (512, 3))
         outcomes = []
         for self.half in (False, True):

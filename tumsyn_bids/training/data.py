@@ -113,6 +113,12 @@ class PairedSubject:
     shares: np.ndarray | None = None
     means: dict[str, np.ndarray] = field(default_factory=dict)
 
+    def acquisition(self, name: str) -> Acquisition:
+        """Return all that is known of an image: its protocol, the person, the voxels."""
+        protocol = self.protocols.get(name, Acquisition(contrast=name))
+        person = {'age': self.person.age, 'sex': self.person.sex}
+        return protocol.replace(**person, voxel_size=self.voxel_size)
+
 
 def scale_brain(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Scale an image so that the 98th percentile inside a mask is 1; negatives become 0."""

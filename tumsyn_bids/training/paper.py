@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,14 +11,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
-from ..networks.config import SynthesisConfig
+from ..networks.config import TextConfig
 from ..networks.decoder import make_coord
 from ..networks.model import Model
 from ..prompt import render_prompt
 from ..simulation.generator import draw_grid, sample_image
 from ..synthesis.conditioning import prompt_tensors
 from .data import PairedSubject, simulated_sample
-from .text_image import load_text_image
 
 #: Parts of the schedule after which the rate is halved (epochs 100, 150, 200, 250 of 300).
 MILESTONES = (1 / 3, 1 / 2, 2 / 3, 5 / 6)
@@ -52,8 +50,18 @@ class PaperRecipe:
         passed = sum(step >= round(part * steps) for part in MILESTONES)
         return self.learning_rate * 0.5**passed
 
-    def draw(self, rng: np.random.Generator, volumes, people) -> tuple:
+    def draw(
+        self, rng: np.random.Generator, volumes, people, text: TextConfig | None = None
+    ) -> tuple:
         """Draw a batch of pairs at one up-sampling factor.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        volumes : list of TissueVolume
+        people : list of PairedSubject
+        text : TextConfig, optional
+            Of the network that reads the prompts.
 
         Returns
         -------
@@ -79,7 +87,7 @@ class PaperRecipe:
         values = images.flatten(2).gather(2, index.expand(2, -1, -1))
         prompts = [prompts[side] for side in (0, 1) for _, prompts in pairs]
         cell = torch.full((3,), self.low / fine)
-        return coarse(images, self.low), *prompt_tensors(prompts), every[index], values, cell
+        return coarse(images, self.low), *prompt_tensors(prompts, text), every[index], values, cell
 
 
 def coarse(images: torch.Tensor, edge: int) -> torch.Tensor:
@@ -116,12 +124,7 @@ def _real_pair(rng, people: list[PairedSubject], fine: int):
     grid = draw_grid(rng, subject.mask.shape, fine, centre=inside[rng.integers(len(inside))])
     names = [str(name) for name in rng.choice(sorted(subject.images), 2, replace=False)]
     images = np.stack([sample_image(subject.images[name], grid) for name in names])
-    voxel_size = subject.voxel_size
-    prompts = [
-        render_prompt(subject.person.replace(contrast=name, voxel_size=voxel_size))
-        for name in names
-    ]
-    return images.astype(np.float32), prompts
+    return images.astype(np.float32), [render_prompt(subject.acquisition(name)) for name in names]
 
 
 class BothWays(nn.Module):
@@ -146,22 +149,8 @@ def mean_absolute_error(module, sources, ids, numbers, coord, values, cell) -> t
     return (module(sources, ids, numbers, coord, cell).float() - values).abs().mean()
 
 
-def with_text_encoder(config: SynthesisConfig, folder: str | Path) -> tuple[SynthesisConfig, dict]:
-    """Return a configuration for the text encoder of stage 1, and that encoder's weights.
-
-    Raises
-    ------
-    ModelError
-        If the folder does not hold a model of stage 1.
-    """
-    model, _ = load_text_image(folder)
-    values = config.to_dict()
-    values['text'] = model.config.to_dict()['text']
-    return SynthesisConfig.from_dict(values), model.text.state_dict()
-
-
 def freeze_text(model: Model, weights: dict) -> None:
-    """Put the text encoder of stage 1 into a network and leave it as it is."""
+    """Put the weights of a given text encoder into a network and leave them as they are."""
     try:
         model.prompt.text.load_state_dict(weights)
     except RuntimeError as error:

@@ -75,14 +75,14 @@ def evaluate_retrieval(
     A modality is asked for by a prompt in which everything but the contrast and the voxel size is
     unknown.
     """
-    edge, context = model.config.vision.image, model.config.text.context_length
+    edge, text = model.config.vision.image, model.config.text
     names = list(CONTRASTS)
-    bare, _ = prompt_tensors([render_prompt(only_contrast(name)) for name in names], context)
+    bare, _ = prompt_tensors([render_prompt(only_contrast(name)) for name in names], text)
     texts, owns, kinds, modalities = [], [], [], []
     for group in range(groups):
         rng = np.random.default_rng([seed, 7, group])
         images, shown = draw_batch(rng, volumes, edge, CANDIDATES)
-        ids, _ = prompt_tensors([render_prompt(item) for item in shown], context)
+        ids, _ = prompt_tensors([render_prompt(item) for item in shown], text)
         texts.append(model(images, ids).softmax(dim=-1).numpy())
         owns.append(np.arange(CANDIDATES))
         kinds.append(model(images, bare).softmax(dim=-1).numpy())

@@ -5,7 +5,6 @@ One step encodes one source patch and decodes several targets from it.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -27,6 +26,7 @@ from ..prompt import render_prompt
 from ..simulation.draw import draw_acquisition, training_ranges
 from ..simulation.generator import TissueVolume, load_tissue_volume
 from ..synthesis.conditioning import prompt_tensors
+from .conditions import make_condition
 from .data import (
     PairedSubject,
     forget_fields,
@@ -39,12 +39,12 @@ from .data import (
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
 from .losses import synthesis_loss
+from .manifest import keep_manifest
 from .paper import (
     BothWays,
     PaperRecipe,
     freeze_text,
     mean_absolute_error,
-    with_text_encoder,
 )
 from .splits import split_people
 
@@ -149,8 +149,9 @@ def train_synthesis(
         Devices, precision, accumulation; one CPU process if not given.
     recipe : PaperRecipe, optional
         Train as the paper does, in the place of the recipe of the embedded model.
-    text_encoder : path-like, optional
-        Model folder of stage 1, whose text encoder is used and not trained further.
+    text_encoder : str or path-like, optional
+        What is used as it is to read prompts; see
+        :func:`~tumsyn_bids.training.conditions.make_condition`.
     max_minutes : float, optional
         Stop, resumably, after this time.
 
@@ -162,28 +163,36 @@ def train_synthesis(
     Raises
     ------
     UsageError
-        If there is nothing to train on.
+        If there is nothing to train on, or the folder holds a run with other options.
     """
     settings = settings or TrainingSettings()
     text_weights = None
     config = training_config(settings.config)
-    if text_encoder is not None:
-        config, text_weights = with_text_encoder(config, text_encoder)
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     volumes = _load_volumes(labelmaps, exclude)
     people = [person for path in pairs for person in load_paired_subjects(path, exclude=exclude)]
     if not volumes and not people:
         raise UsageError('there is nothing to train on', remedy='Give --labelmaps or --pairs')
+    if text_encoder is not None:
+        condition = make_condition(config, text_encoder, people)
+        config, text_weights = condition.config, condition.weights
+        if config.text.reader == 'table' and (recipe is None or volumes):
+            raise UsageError(
+                'simulation and the recipe of the embedded model draw new prompts at each step',
+                path=text_encoder,
+                field='--text-encoder',
+                remedy='A table of embeddings goes with --recipe paper and --pairs alone',
+            )
     volumes, kept_volumes = _split(volumes, settings, key=lambda volume: volume.name)
     people, kept_people = _split(people, settings, key=lambda person: person.label)
     manifest = {
-        **_manifest(settings, volumes, people, exclude),
+        **_manifest(settings, volumes, people, exclude, recipe),
+        'text_encoder': None if text_encoder is None else str(text_encoder),
         'held_out': [item.name for item in kept_volumes] + [item.label for item in kept_people],
     }
     engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
-    if engine.first:
-        (out_dir / 'manifest.json').write_text(json.dumps(manifest, indent=2) + '\n')
+    keep_manifest(engine, manifest)
     kind = _Run if recipe is None else _PaperRun
     run = kind(settings, engine, volumes, people, config, recipe)
     run.setup(text_weights)
@@ -236,9 +245,11 @@ def _manifest(
     volumes: list[TissueVolume],
     people: list[PairedSubject],
     exclude: tuple[str, ...],
+    recipe: PaperRecipe | None,
 ) -> dict:
     return {
         'settings': asdict(settings),
+        'recipe': 'embedded' if recipe is None else {'name': 'paper', **asdict(recipe)},
         'labelmaps': [volume.name for volume in volumes],
         'people': {person.label: sorted(person.images) for person in people},
         'excluded': list(exclude),
@@ -272,7 +283,7 @@ class _Run:
 
     def __init__(self, settings, engine: Engine, volumes, people, config, recipe):
         self.settings, self.engine, self.recipe = settings, engine, recipe
-        self.volumes, self.people = volumes, people
+        self.volumes, self.people, self.text = volumes, people, config.text
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.model = initialise(Model(config))
@@ -322,7 +333,7 @@ class _Run:
             coord = (make_coord(shape) + step.float())[None]
         source, targets, mask = to_tensors(sample)
         source = source.contiguous(memory_format=torch.channels_last_3d)
-        prompts = prompt_tensors([*sample.prompts, sample.source_prompt])
+        prompts = prompt_tensors([*sample.prompts, sample.source_prompt], self.text)
         return source, targets, mask, *prompts, coord
 
     def loss(self, step, source, targets, mask, ids, numbers, coord) -> torch.Tensor:
@@ -356,7 +367,7 @@ class _PaperRun(_Run):
         return torch.optim.Adam(weights, lr=self.recipe.learning_rate, betas=(0.5, 0.999))
 
     def draw(self, rng: np.random.Generator) -> tuple:
-        return self.recipe.draw(rng, self.volumes, self.people)
+        return self.recipe.draw(rng, self.volumes, self.people, self.text)
 
     def loss(self, module, *sample) -> torch.Tensor:
         return mean_absolute_error(module, *sample)

@@ -33,6 +33,7 @@ from ..simulation.generator import (
 )
 from ..synthesis.conditioning import prompt_tensors
 from .engine import Engine, EngineSettings
+from .manifest import keep_manifest
 from .splits import split_people
 
 #: Classes of parameters: a family of sequences at a field strength. A batch has each at most once.
@@ -209,20 +210,19 @@ def train_text_image(
     volumes = load_heads(labelmaps, train)
     engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     manifest = {'settings': asdict(settings), 'train': train, 'held_out': test}
-    if engine.first:
-        (out_dir / 'manifest.json').write_text(json.dumps(manifest, indent=2) + '\n')
+    keep_manifest(engine, manifest)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = TextImageModel(text_image_config(settings.config))
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.5, 0.999))
     engine.setup(model, optimizer, model=model)
     engine.resume()
-    context = model.config.text.context_length
+    text = model.config.text
     edge = model.config.vision.image
 
     def draw(rng):
         images, shown = draw_batch(rng, volumes, edge, settings.batch)
-        ids, _ = prompt_tensors([render_prompt(_forget(rng, item)) for item in shown], context)
+        ids, _ = prompt_tensors([render_prompt(_forget(rng, item)) for item in shown], text)
         return images, ids
 
     engine.train(
