@@ -257,7 +257,23 @@ def test_prompts_of_real_scans_say_what_sidecars_and_tables_say(tmp_path):
         prompts.add(sample.prompts[0].split('Modality')[1])
     documented = [prompt for prompt in prompts if 'T2w' in prompt]
     assert any('(4000.0, 100.0, None, None)' in prompt for prompt in documented)
-    assert not any('4320' in prompt for prompt in documented)
+    assert not any('(4010.0' in prompt for prompt in documented)
+
+
+def test_looks_of_few_people_are_not_told_apart_by_age(pairs):
+    (person,) = load_paired_subjects(pairs, exclude=('sub-02',))
+    person = replace(person, person=Acquisition(age=34.0, sex='F'))
+
+    def ages(people):
+        samples = [
+            real_sample(np.random.default_rng(seed), people, patch=8, n_targets=1)
+            for seed in range(20)
+        ]
+        return {parse_prompt(sample.prompts[0]).age for sample in samples} - {None}
+
+    assert len(ages([person])) > 10
+    many = [replace(person, label=f'sub-{number}') for number in range(5000)]
+    assert ages(many) == {34}
 
 
 def test_recontrasted_scan_has_the_signals_of_its_protocol_and_its_own_texture():

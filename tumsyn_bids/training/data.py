@@ -50,6 +50,9 @@ CONTRAST_WEIGHTS: dict[str, float] = {
 LESION_SHARE = 0.5
 #: Part of the samples of a real person whose images are turned into those of drawn protocols.
 RECONTRASTED_SHARE = 0.3
+#: A data set of fewer people cannot teach what age and sex do: what its people look like would be
+#: learned as what their ages look like. The fewer, the more often other ages are put in the prompt.
+FEW_PEOPLE = 50
 #: Fluid farther from the brain's surface than this belongs to the ventricles.
 VENTRICLES_BELOW_MM = 20.0
 
@@ -338,7 +341,9 @@ def real_sample(
     source = images[0] * mask
     if rng.random() < 0.7:
         source = corrupt_source(rng, source, mask, strength=0.6)
-    person = {'age': subject.person.age, 'sex': subject.person.sex}
+    person = _stated_person(
+        rng, subject, len({other.label.partition('_')[0] for other in subjects})
+    )
     shown, *wanted = (
         acquisition.replace(**person, voxel_size=subject.voxel_size)
         for acquisition in acquisitions
@@ -350,6 +355,12 @@ def real_sample(
         prompts=tuple(render_prompt(forget_fields(rng, acquisition)) for acquisition in wanted),
         source_prompt=_source_prompt(rng, shown),
     )
+
+
+def _stated_person(rng, subject: PairedSubject, people: int) -> dict:
+    if rng.random() < FEW_PEOPLE / people:
+        return {'age': float(round(rng.uniform(4, 90))), 'sex': str(rng.choice(['M', 'F']))}
+    return {'age': subject.person.age, 'sex': subject.person.sex}
 
 
 def _recontrasted(rng, subject: PairedSubject, grid, count: int):

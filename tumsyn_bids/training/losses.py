@@ -32,7 +32,7 @@ def gradient_difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return sum(delta.diff(dim=axis).abs().mean() for axis in (-3, -2, -1)) / 3
 
 
-def tail_difference(predicted, target, mask, share: float = 0.01) -> torch.Tensor:
+def tail_difference(predicted, target, mask, share: float = 0.04) -> torch.Tensor:
     """Return how far the brightest voxels are from those of the target.
 
     Compares sorted values, not places. Regression shrinks towards the mean what it is unsure of,
@@ -71,5 +71,5 @@ def synthesis_loss(predicted, target, mask) -> torch.Tensor:
         pointwise
         + 0.1 * structural_dissimilarity(predicted, target)
         + 0.3 * gradient_difference(predicted, target) / share
-        + 0.3 * tail_difference(predicted, target, mask)
+        + 0.5 * tail_difference(predicted, target, mask)
     )
