@@ -50,8 +50,8 @@ CONTRAST_WEIGHTS: dict[str, float] = {
 LESION_SHARE = 0.5
 #: Part of the samples of a real person whose images are turned into those of drawn protocols.
 RECONTRASTED_SHARE = 0.3
-#: A data set of fewer people cannot teach what age and sex do: what its people look like would be
-#: learned as what their ages look like. The fewer, the more often other ages are put in the prompt.
+#: Fewer people cannot teach what age and sex do: what they look like would be learned as what
+#: their ages look like. The fewer there are, the more often a prompt states another age and sex.
 FEW_PEOPLE = 50
 #: Fluid farther from the brain's surface than this belongs to the ventricles.
 VENTRICLES_BELOW_MM = 20.0
