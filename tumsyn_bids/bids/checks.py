@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ..files import write_text
 from ..plan import SessionPlan
 from .derivatives import raw_uri, write_sidecar
-from .files import write_text
 from .naming import derivative_path
 from .tables import to_tsv
 

@@ -18,8 +18,8 @@ from urllib.parse import quote
 import numpy as np
 
 from ..acquisition import BIDS_KEYS, Acquisition
+from ..files import staged, write_text
 from ..plan import Scan, SessionPlan, SynthesisTask
-from .files import staged, write_text
 from .naming import DEFAULT_VOXEL_SIZE, sidecar_path
 from .tables import to_tsv
 

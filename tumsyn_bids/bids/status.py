@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ..checksums import file_sha256
+from ..files import sweep, write_text
 from ..plan import SessionPlan
 from .checks import worst_result
-from .files import sweep, write_text
 from .tables import to_tsv
 
 STATES = ('complete', 'failed', 'skipped')

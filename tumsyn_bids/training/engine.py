@@ -7,7 +7,6 @@ the number of the step, so a run that was killed goes on as if it had not been.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from ..errors import UsageError
+from ..files import staged
 
 LOGGER = logging.getLogger(__name__)
 CHECKPOINT = 'checkpoint.pt'
@@ -305,9 +305,8 @@ class Engine:
 
 
 def _replace(path: Path, state: dict) -> None:
-    temporary = path.with_name(path.name + '.tmp')
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with staged(path) as temporary:
+        torch.save(state, temporary)
 
 
 def _append(path: Path, header: str, line: str) -> None:
