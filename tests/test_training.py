@@ -35,6 +35,7 @@ from tumsyn_bids.training.data import (
 )
 from tumsyn_bids.training.engine import Engine, EngineSettings
 from tumsyn_bids.training.losses import (
+    relative_difference,
     structural_dissimilarity,
     synthesis_loss,
     tail_difference,
@@ -220,6 +221,16 @@ def test_the_tail_is_a_matter_of_values_not_of_places():
     mask = torch.ones(1, 1, 16, 16, 16)
     assert float(tail_difference(target.flip(-1), target, mask)) == 0
     assert float(tail_difference(0.9 * target, target, mask)) == pytest.approx(0.1, rel=0.02)
+
+
+def test_relative_difference_sees_proportions_not_brightness():
+    rng = np.random.default_rng(0)
+    target = torch.from_numpy(rng.random((1, 1, 16, 16, 16), dtype='f4'))
+    mask = torch.ones(1, 1, 16, 16, 16)
+    assert float(relative_difference(0.5 * target, target, mask)) == pytest.approx(0, abs=1e-9)
+    flat_top = target.clamp(max=0.8)
+    # Divided by its own brightest voxels, an image without the brightest ones is too bright.
+    assert float(relative_difference(flat_top, target, mask)) > 0.003
 
 
 def test_real_targets_are_those_of_the_prompt(pairs):

@@ -53,8 +53,31 @@ def tail_difference(predicted, target, mask, share: float = 0.04) -> torch.Tenso
     return (ours - theirs).abs().mean()
 
 
+def relative_difference(predicted, target, mask, share: float = 0.01) -> torch.Tensor:
+    """Return the squared error of images that are each divided by their brightest voxels.
+
+    That is how images are looked at and compared: an image whose brightest voxels are too dark is
+    too bright everywhere else.
+
+    Parameters
+    ----------
+    predicted, target : Tensor, shape (B, T, X, Y, Z)
+    mask : Tensor, shape (B, 1, X, Y, Z)
+    share : float
+        Part of the voxels inside the mask whose mean an image is divided by.
+    """
+    inside = mask[0, 0] > 0
+    count = max(int(share * int(inside.sum())), 1)
+    scaled = []
+    for image in (predicted, target):
+        values = image[0, :, inside]
+        bright = values.topk(count, dim=1).values.mean(dim=1, keepdim=True)
+        scaled.append(values / bright.clamp_min(0.1))
+    return F.huber_loss(*scaled, delta=0.5)
+
+
 def synthesis_loss(predicted, target, mask) -> torch.Tensor:
-    """Return the training loss: absolute and squared error, SSIM, edges and tails, in the mask.
+    """Return the training loss: absolute and squared error, SSIM, edges and tails.
 
     Parameters
     ----------
@@ -71,5 +94,6 @@ def synthesis_loss(predicted, target, mask) -> torch.Tensor:
         pointwise
         + 0.1 * structural_dissimilarity(predicted, target)
         + 0.3 * gradient_difference(predicted, target) / share
-        + 0.5 * tail_difference(predicted, target, mask)
+        + 0.3 * tail_difference(predicted, target, mask)
+        + 4 * relative_difference(predicted, target, mask)
     )
