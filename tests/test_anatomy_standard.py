@@ -15,7 +15,6 @@ from tumsyn_bids.anatomy.averages import embedded_average, embedded_grid
 from tumsyn_bids.anatomy.bias import correct_bias
 from tumsyn_bids.anatomy.conversion import write_itk
 from tumsyn_bids.anatomy.geometry import sanitize
-from tumsyn_bids.anatomy.quality import worst
 from tumsyn_bids.anatomy.standard import carry, normalize_brain, volume_change
 from tumsyn_bids.anatomy.tissues import map_tissues
 from tumsyn_bids.bids.spaces import StandardSpace, standard_path
@@ -23,6 +22,7 @@ from tumsyn_bids.cli.environment import prepare_environment
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.grids import Grid, resample
 from tumsyn_bids.interfaces.standard import check_space
+from tumsyn_bids.verdicts import worst
 
 WHITE, CORTEX = (2, 41), 1000
 
