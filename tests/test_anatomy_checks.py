@@ -13,9 +13,10 @@ from tumsyn_bids.anatomy.bias import correct_bias
 from tumsyn_bids.anatomy.brain import extract_brain
 from tumsyn_bids.anatomy.conversion import read_itk
 from tumsyn_bids.anatomy.geometry import sanitize
-from tumsyn_bids.anatomy.quality import LIMITS, judge, messages, worst
+from tumsyn_bids.anatomy.quality import LIMITS, judge, messages
 from tumsyn_bids.anatomy.registration import register_linear
 from tumsyn_bids.anatomy.selfcheck import check_alignment
+from tumsyn_bids.verdicts import worst
 
 STEM = 'sub-03/ses-1/anat/sub-03_ses-1_'
 
