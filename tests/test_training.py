@@ -324,7 +324,7 @@ def test_folder_without_pairs_is_refused(tmp_path):
         load_paired_subjects(tmp_path)
 
 
-def test_person_with_one_scan_is_passed_over_and_alone_refused(tmp_path):
+def test_person_with_one_scan_is_passed_over_and_alone_refused(tmp_path, caplog):
     def write(label, *suffixes):
         folder = tmp_path / label / 'anat'
         folder.mkdir(parents=True)
@@ -336,7 +336,9 @@ def test_person_with_one_scan_is_passed_over_and_alone_refused(tmp_path):
     with pytest.raises(UsageError, match='no subject with two contrasts'):
         load_paired_subjects(tmp_path)
     write('sub-02', 'T1w', 'T2w')
-    assert [person.label for person in load_paired_subjects(tmp_path)] == ['sub-02']
+    with caplog.at_level('WARNING'):
+        assert [person.label for person in load_paired_subjects(tmp_path)] == ['sub-02']
+    assert 'sub-01: 1 usable contrasts; left out' in caplog.text
 
 
 def test_nothing_to_train_on_is_refused(tmp_path):
