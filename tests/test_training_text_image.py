@@ -22,7 +22,7 @@ from tumsyn_bids.networks.vision import (
 )
 from tumsyn_bids.training.batches import CLASSES, load_people, pick_scans
 from tumsyn_bids.training.retrieval import top_k
-from tumsyn_bids.training.splits import split_people
+from tumsyn_bids.training.splits import keep_apart, split_people
 from tumsyn_bids.training.text_image import (
     TextImageSettings,
     learning_rate,
@@ -165,6 +165,19 @@ def test_people_are_divided_and_their_sessions_stay_together():
     assert sorted(train + test) == sorted(labels)
     assert not {x[:6] for x in train} & {x[:6] for x in test}
     assert split_people(labels[::-1], held_out=0.2)[1] == test[::-1]
+
+
+def test_label_map_of_a_person_stays_with_the_images_of_that_person():
+    images = [f'sub-{i:02}' for i in range(10)]
+    maps = [f'sub-{i:02}_space-T1w_dseg.nii.gz' for i in range(10, 0, -1)]
+    train, test = split_people(images + maps, held_out=0.4)
+    assert not {name[:6] for name in train} & {name[:6] for name in test}
+    for seed in range(5):
+        kept = keep_apart([images, maps], held_out=0.2, seed=seed)
+        left = {*images, *maps} - kept
+        assert len(kept) >= 4
+        assert not {name[:6] for name in kept} & {name[:6] for name in left}
+    assert keep_apart([images, ['one map.nii.gz']], held_out=0) == set()
 
 
 def test_a_single_person_is_not_divided():
