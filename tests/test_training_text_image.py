@@ -10,13 +10,15 @@ import nibabel as nb
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load as load_file_bytes
+from safetensors.torch import save_file
 
 from tumsyn_bids.cli.tools import main
 from tumsyn_bids.errors import ModelError, UsageError
+from tumsyn_bids.networks.config import VisionConfig, get_text_image_config
 from tumsyn_bids.networks.vision import (
     ImageEncoder,
     TextImageModel,
-    VisionConfig,
     contrastive_loss,
     halve_and_crop,
 )
@@ -27,7 +29,6 @@ from tumsyn_bids.training.text_image import (
     TextImageSettings,
     learning_rate,
     load_text_image,
-    text_image_config,
     train_text_image,
 )
 
@@ -221,9 +222,26 @@ def test_weights_that_are_not_finite_and_other_folders_are_refused(tmp_path):
 
     with pytest.raises(ModelError, match='not a model of stage 1'):
         load_text_image(tmp_path)
-    model = TextImageModel(text_image_config('tiny'))
+    model = TextImageModel(get_text_image_config('tiny'))
     with torch.no_grad():
         model.vision.proj[0, 0] = float('nan')
     _save(model, tmp_path / 'model', {})
     with pytest.raises(ModelError, match=r'not finite.*vision\.proj'):
         load_text_image(tmp_path / 'model')
+
+
+def test_stage_1_that_is_cut_off_or_of_other_keys_is_refused(tmp_path):
+    from tumsyn_bids.training.text_image import _save
+
+    model = TextImageModel(get_text_image_config('tiny'))
+    _save(model, tmp_path, {})
+    weights = tmp_path / 'model.safetensors'
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match='not a model of stage 1'):
+        load_text_image(tmp_path)
+    state = load_file_bytes(whole)
+    state['vision.extra'] = state.pop('vision.proj')
+    save_file(state, weights)
+    with pytest.raises(ModelError, match=r'1 missing: vision\.proj; 1 unexpected: vision\.extra'):
+        load_text_image(tmp_path)

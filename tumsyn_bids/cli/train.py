@@ -7,7 +7,7 @@ import json
 import logging
 
 from ..errors import EXIT_OK, UsageError
-from ..networks.config import CONFIGS, ONE_HOT
+from ..networks.config import CONFIGS, ONE_HOT, TEXT_IMAGE_CONFIGS
 from .parser import absolute_path, option, whole_number
 from .progress import say
 
@@ -32,7 +32,7 @@ def add_train(commands, command) -> None:
     parser = command(stages, 'text-image', _run_text_image, 'stage 1: prompts and images')
     _add_run(parser)
     _add_people(parser)
-    parser.add_argument('--config', choices=('paper', 'tiny'), default='paper', help='size')
+    parser.add_argument('--config', choices=TEXT_IMAGE_CONFIGS, help='size (default: paper)')
     parser.add_argument('--epochs', type=whole_number(1), help='default: 100')
     option(parser, '--steps-per-epoch', type=whole_number(1), help='default: 139')
     option(parser, '--warm-up', type=whole_number(0), help='epochs (default: 20)')
@@ -74,7 +74,7 @@ def _add_synthesis(parser) -> None:
     parser.add_argument(
         '--exclude', nargs='+', default=(), metavar='NAME', help='people, files left out'
     )
-    parser.add_argument('--config', choices=CONFIGS, default='embedded', help='size')
+    parser.add_argument('--config', choices=CONFIGS, help='size (default: embedded)')
     parser.add_argument('--steps', type=whole_number(1), help='length of the schedule')
     option(
         parser,

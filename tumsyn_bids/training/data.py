@@ -156,7 +156,7 @@ def load_paired_subjects(
     subjects = []
     reader, people = MetadataReader(dataset), _people(dataset)
     for folder in _session_folders(dataset, exclude):
-        images = _aligned_images(folder)
+        images = _aligned_images(folder, reader)
         if len(images) >= at_least:
             subjects.append(_paired_subject(dataset, folder, images, reader, people))
         else:
@@ -177,14 +177,16 @@ def _session_folders(dataset: Path, exclude: tuple[str, ...]) -> list[Path]:
     return [folder for person in people for folder in sorted(person.glob('ses-*/')) or [person]]
 
 
-def _aligned_images(folder: Path) -> dict[str, Path]:
+def _aligned_images(folder: Path, reader: MetadataReader) -> dict[str, Path]:
+    """Find the images of a session by contrast, which is read as at inference."""
     images: dict[str, Path] = {}
     for kind in ('brain', 'preproc'):
         for path in sorted(folder.rglob(f'*_desc-{kind}_*.nii.gz')):
-            suffix = path.name.removesuffix('.nii.gz').rsplit('_', 1)[-1]
-            contrast = 'T1CE' if suffix == 'T1w' and '_ce-' in path.name else suffix
-            if contrast in CONTRASTS:
-                images[contrast] = path
+            acquisition, findings = reader.imaging(path)
+            if acquisition.contrast is not None:
+                images[acquisition.contrast] = path
+                for finding in findings:
+                    LOGGER.warning('%s: %s; %s', finding.path, finding.problem, finding.action)
     return images
 
 

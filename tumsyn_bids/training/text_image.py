@@ -15,13 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from ..acquisition import Acquisition
 from ..errors import ModelError, UsageError
-from ..networks.config import TextConfig
-from ..networks.vision import (
-    TextImageConfig,
-    TextImageModel,
-    VisionConfig,
-    contrastive_loss,
-)
+from ..networks.config import TextImageConfig, get_text_image_config
+from ..networks.vision import TextImageModel, contrastive_loss
+from ..networks.weights import check_state
 from ..prompt import render_prompt
 from ..synthesis.conditioning import prompt_tensors
 from .batches import Scans, list_labelmaps, load_people, pick_scans
@@ -36,7 +32,8 @@ class TextImageSettings:
 
     Attributes
     ----------
-    config : {'paper', 'tiny'}
+    config : str
+        Name of a size, see :func:`tumsyn_bids.networks.config.get_text_image_config`.
     epochs, steps_per_epoch : int
     warm_up : int
         Epochs over which the learning rate rises; it falls as half a cosine after them.
@@ -60,24 +57,6 @@ class TextImageSettings:
             raise UsageError(
                 'one image has nothing to be told from', field='--batch', remedy='Give 2 or more'
             )
-
-
-def text_image_config(name: str) -> TextImageConfig:
-    """Return ``paper`` (ViT-B/16 on 96³) or ``tiny`` (16³, for tests and trials).
-
-    Raises
-    ------
-    KeyError
-        If there is no such configuration.
-    """
-    if name == 'paper':
-        return TextImageConfig()
-    if name == 'tiny':
-        return TextImageConfig(
-            TextConfig(width=64, layers=2, heads=4, embed_dim=64),
-            VisionConfig(image=16, patch=4, width=96, layers=2, heads=4),
-        )
-    raise KeyError(f'no configuration {name!r}; known: paper, tiny')
 
 
 def only_contrast(name: str) -> Acquisition:
@@ -153,7 +132,7 @@ def train_text_image(
     keep_manifest(engine, manifest)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = TextImageModel(text_image_config(settings.config))
+        model = TextImageModel(get_text_image_config(settings.config))
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.5, 0.999))
     engine.setup(model, optimizer, model=model)
     engine.resume()
@@ -209,21 +188,21 @@ def load_text_image(folder: str | Path) -> tuple[TextImageModel, dict]:
     Raises
     ------
     ModelError
-        If the folder is not one of stage 1, or its weights are not finite.
+        If the folder is not one of stage 1, or its weights do not fit or are not finite.
     """
     folder = Path(folder)
     try:
         description = json.loads((folder / 'config.json').read_text())
         model = TextImageModel(TextImageConfig.from_dict(description['config']))
-        state = load_file(folder / 'model.safetensors')
-        model.load_state_dict(state)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        state, card = load_file(folder / 'model.safetensors'), description['card']
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = f'{type(error).__name__}: {error}'.splitlines()[0]
         raise ModelError(
-            f'is not a model of stage 1 ({str(error).splitlines()[0]})',
-            path=folder,
-            remedy='Give the folder model that tumsyn train text-image wrote',
+            f'is not a model of stage 1 ({reason})', path=folder, remedy=_REMEDY
         ) from error
-    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise ModelError(f'weights are not finite: {broken[:5]}', path=folder)
-    return model.eval(), description['card']
+    check_state(folder, model.state_dict(), state, remedy=_REMEDY)
+    model.load_state_dict(state)
+    return model.eval(), card
+
+
+_REMEDY = 'Give the folder model that tumsyn train text-image wrote'
