@@ -324,7 +324,7 @@ def test_folder_without_pairs_is_refused(tmp_path):
         load_paired_subjects(tmp_path)
 
 
-def test_person_with_one_scan_is_passed_over_and_alone_refused(tmp_path):
+def test_person_with_one_scan_is_passed_over_and_alone_refused(tmp_path, caplog):
     def write(label, *suffixes):
         folder = tmp_path / label / 'anat'
         folder.mkdir(parents=True)
@@ -336,7 +336,25 @@ def test_person_with_one_scan_is_passed_over_and_alone_refused(tmp_path):
     with pytest.raises(UsageError, match='no subject with two contrasts'):
         load_paired_subjects(tmp_path)
     write('sub-02', 'T1w', 'T2w')
-    assert [person.label for person in load_paired_subjects(tmp_path)] == ['sub-02']
+    with caplog.at_level('WARNING'):
+        assert [person.label for person in load_paired_subjects(tmp_path)] == ['sub-02']
+    assert 'sub-01: 1 usable contrasts; left out' in caplog.text
+
+
+def test_contrast_is_what_the_sidecar_says_as_at_inference(tmp_path, caplog):
+    folder = tmp_path / 'sub-01' / 'anat'
+    folder.mkdir(parents=True)
+    image = nb.Nifti1Image(np.full((20, 20, 20), 5, np.float32), np.eye(4))
+    for name in ('T1w', 'T2w', 'acq-flair_T2w', 'swi'):
+        *entities, suffix = name.split('_')
+        stem = '_'.join(['sub-01', *entities, 'desc-brain', suffix])
+        nb.save(image, folder / f'{stem}.nii.gz')
+    (folder / 'sub-01_desc-brain_T1w.json').write_text('{"ContrastBolusIngredient": "GADOLINIUM"}')
+    with caplog.at_level('WARNING'):
+        (person,) = load_paired_subjects(tmp_path)
+    assert set(person.images) == {'T1CE', 'T2w', 'FLAIR', 'SWI'}
+    assert 'sub-01_desc-brain_T1w.json: a contrast agent was given' in caplog.text
+    assert 'this is a FLAIR named T2w' in caplog.text
 
 
 def test_nothing_to_train_on_is_refused(tmp_path):
@@ -488,11 +506,12 @@ def test_an_image_without_contrast_has_no_white_matter():
 
 
 def test_recipe_of_the_paper_learns_both_directions_with_a_frozen_text(labelmaps, pairs, tmp_path):
+    from tumsyn_bids.networks.config import get_text_image_config
     from tumsyn_bids.networks.vision import TextImageModel
-    from tumsyn_bids.training.text_image import _save, text_image_config
+    from tumsyn_bids.training.text_image import _save
 
     torch.manual_seed(0)
-    stage1 = TextImageModel(text_image_config('tiny'))
+    stage1 = TextImageModel(get_text_image_config('tiny'))
     _save(stage1, tmp_path / 'stage1', {})
     recipe = PaperRecipe(low=10, largest_factor=2, points=200, batch=2, learning_rate=3e-3)
     folder = train_synthesis(

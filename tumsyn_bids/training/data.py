@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,6 +34,8 @@ from ..simulation.generator import (
 )
 from ..simulation.lesions import distance_to_ventricles, draw_lesions, paint_lesions
 from .corruption import BRIGHTEST, blur, corrupt_source
+
+LOGGER = logging.getLogger(__name__)
 
 #: How often each contrast is drawn, relative to the others.
 CONTRAST_WEIGHTS: dict[str, float] = {
@@ -130,7 +133,7 @@ def scale_brain(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def load_paired_subjects(
-    dataset: str | Path, *, exclude: tuple[str, ...] = ()
+    dataset: str | Path, *, exclude: tuple[str, ...] = (), at_least: int = 2
 ) -> list[PairedSubject]:
     """Read the people of a derivative dataset whose images of a session share one grid.
 
@@ -141,22 +144,28 @@ def load_paired_subjects(
         ``desc-brain_mask``, as ``tumsyn-bids`` writes them. Synthetic images are not read.
     exclude : tuple of str
         Labels (``sub-19``) that must not be read.
+    at_least : int
+        Contrasts that a session must have; one with fewer is left out, with a warning.
 
     Raises
     ------
     UsageError
-        If no session with two or more contrasts is left, or its images lie on different grids.
+        If no session with enough contrasts is left, or its images lie on different grids.
     """
     dataset = Path(dataset)
     subjects = []
     reader, people = MetadataReader(dataset), _people(dataset)
     for folder in _session_folders(dataset, exclude):
-        images = _aligned_images(folder)
-        if len(images) >= 2:
+        images = _aligned_images(folder, reader)
+        if len(images) >= at_least:
             subjects.append(_paired_subject(dataset, folder, images, reader, people))
+        else:
+            label = '_'.join(folder.relative_to(dataset).parts)
+            LOGGER.warning('%s: %d usable contrasts; left out', label, len(images))
     if not subjects:
+        needed = 'an image' if at_least == 1 else 'two contrasts on one grid'
         raise UsageError(
-            'holds no subject with two contrasts on one grid',
+            f'holds no subject with {needed}',
             path=dataset,
             remedy='Give a dataset of co-registered images with brain masks',
         )
@@ -168,14 +177,16 @@ def _session_folders(dataset: Path, exclude: tuple[str, ...]) -> list[Path]:
     return [folder for person in people for folder in sorted(person.glob('ses-*/')) or [person]]
 
 
-def _aligned_images(folder: Path) -> dict[str, Path]:
+def _aligned_images(folder: Path, reader: MetadataReader) -> dict[str, Path]:
+    """Find the images of a session by contrast, which is read as at inference."""
     images: dict[str, Path] = {}
     for kind in ('brain', 'preproc'):
         for path in sorted(folder.rglob(f'*_desc-{kind}_*.nii.gz')):
-            suffix = path.name.removesuffix('.nii.gz').rsplit('_', 1)[-1]
-            contrast = 'T1CE' if suffix == 'T1w' and '_ce-' in path.name else suffix
-            if contrast in CONTRASTS:
-                images[contrast] = path
+            acquisition, findings = reader.imaging(path)
+            if acquisition.contrast is not None:
+                images[acquisition.contrast] = path
+                for finding in findings:
+                    LOGGER.warning('%s: %s; %s', finding.path, finding.problem, finding.action)
     return images
 
 

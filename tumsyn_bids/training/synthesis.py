@@ -46,7 +46,7 @@ from .paper import (
     freeze_text,
     mean_absolute_error,
 )
-from .splits import split_people
+from .splits import keep_apart
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,10 @@ def train_synthesis(
                 field='--text-encoder',
                 remedy='A table of embeddings goes with --recipe paper and --pairs alone',
             )
-    volumes, kept_volumes = _split(volumes, settings, key=lambda volume: volume.name)
-    people, kept_people = _split(people, settings, key=lambda person: person.label)
+    kinds = [volume.name for volume in volumes], [person.label for person in people]
+    kept = keep_apart(kinds, held_out=settings.held_out, seed=settings.seed)
+    volumes, kept_volumes = _divide(volumes, lambda volume: volume.name in kept)
+    people, kept_people = _divide(people, lambda person: person.label in kept)
     manifest = {
         **_manifest(settings, volumes, people, exclude, recipe),
         'text_encoder': None if text_encoder is None else str(text_encoder),
@@ -230,14 +232,8 @@ def _load_volumes(labelmaps, exclude) -> list[TissueVolume]:
     return [load_tissue_volume(path) for path in paths]
 
 
-def _split(items: list, settings: TrainingSettings, *, key: Callable) -> tuple[list, list]:
-    """Divide people into those to learn from and those to choose the best weights with."""
-    if settings.held_out == 0 or len(items) < 2:
-        return items, []
-    _, kept = split_people(
-        [key(item) for item in items], held_out=settings.held_out, seed=settings.seed
-    )
-    return [i for i in items if key(i) not in kept], [i for i in items if key(i) in kept]
+def _divide(items: list, is_kept: Callable) -> tuple[list, list]:
+    return [item for item in items if not is_kept(item)], [i for i in items if is_kept(i)]
 
 
 def _manifest(
