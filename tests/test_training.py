@@ -26,13 +26,6 @@ from tumsyn_bids.simulation.generator import (
 )
 from tumsyn_bids.synthesis.conditioning import prompt_tensors
 from tumsyn_bids.training.corruption import corrupt_source, motion_ghosts, thick_slices
-from tumsyn_bids.training.data import (
-    load_paired_subjects,
-    off_grid,
-    real_sample,
-    simulated_sample,
-    white_matter,
-)
 from tumsyn_bids.training.engine import Engine, EngineSettings
 from tumsyn_bids.training.losses import (
     relative_difference,
@@ -41,6 +34,8 @@ from tumsyn_bids.training.losses import (
     tail_difference,
 )
 from tumsyn_bids.training.paper import PaperRecipe
+from tumsyn_bids.training.people import load_paired_subjects, white_matter
+from tumsyn_bids.training.samples import off_grid, real_sample, simulated_sample
 from tumsyn_bids.training.synthesis import TrainingSettings, prompt_vocabulary, train_synthesis
 
 SMALL = TrainingSettings(
@@ -424,7 +419,7 @@ def test_a_later_look_that_is_worse_does_not_replace_the_best(tmp_path):
 def _mean_loss(network, volumes) -> float:
     from tumsyn_bids.networks.model import Model
     from tumsyn_bids.synthesis.conditioning import prompt_tensors
-    from tumsyn_bids.training.data import to_tensors
+    from tumsyn_bids.training.samples import to_tensors
     from tumsyn_bids.training.synthesis import training_config
 
     if network is None:

@@ -201,7 +201,7 @@ def _run_synthesis(args: argparse.Namespace) -> int:
 
 def _run_prompts(args: argparse.Namespace) -> int:
     from ..training.conditions import prompts_of
-    from ..training.data import load_paired_subjects
+    from ..training.people import load_paired_subjects
 
     exclude = tuple(args.exclude)
     people = [one for path in args.pairs for one in load_paired_subjects(path, exclude=exclude)]

@@ -27,15 +27,6 @@ from ..simulation.draw import draw_acquisition, training_ranges
 from ..simulation.generator import TissueVolume, load_tissue_volume
 from ..synthesis.conditioning import prompt_tensors
 from .conditions import make_condition
-from .data import (
-    PairedSubject,
-    forget_fields,
-    load_paired_subjects,
-    off_grid,
-    real_sample,
-    simulated_sample,
-    to_tensors,
-)
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
 from .losses import synthesis_loss
@@ -45,6 +36,14 @@ from .paper import (
     PaperRecipe,
     freeze_text,
     mean_absolute_error,
+)
+from .people import PairedSubject, load_paired_subjects
+from .samples import (
+    forget_fields,
+    off_grid,
+    real_sample,
+    simulated_sample,
+    to_tensors,
 )
 from .splits import keep_apart
 
