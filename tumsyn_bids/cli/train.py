@@ -44,6 +44,11 @@ def add_train(commands, command) -> None:
     parser = command(stages, 'prompts', _run_prompts, text)
     parser.add_argument('--pairs', required=True, **_PAIRS)
     parser.add_argument('--exclude', nargs='+', default=(), metavar='NAME', help='people left out')
+    text = "measure what the brightest part of a model's images lacks, so that it is added"
+    parser = command(stages, 'tails', _run_tails, text)
+    parser.add_argument('model', type=absolute_path, help='model folder, which is changed')
+    parser.add_argument('--pairs', required=True, **_PAIRS)
+    parser.add_argument('--exclude', nargs='+', default=(), metavar='NAME', help='people left out')
 
 
 def add_evaluate(commands, command) -> None:
@@ -221,6 +226,16 @@ def _run_prompts(args: argparse.Namespace) -> int:
     people = [one for path in args.pairs for one in load_paired_subjects(path, exclude=exclude)]
     for prompt in prompts_of(people):
         say(prompt)
+    return EXIT_OK
+
+
+def _run_tails(args: argparse.Namespace) -> int:
+    from ..training.tails import measure_tails
+
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    curves = measure_tails(args.model, args.pairs, exclude=tuple(args.exclude))
+    for name, curve in curves.items():
+        say(f'{name}: {curve[-1][1]:+.3f} at {curve[-1][0]:.3f}')
     return EXIT_OK
 
 
