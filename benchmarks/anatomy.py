@@ -246,7 +246,7 @@ def _check_table(sessions, prepared, options) -> list[dict]:
         people = list(references)
         other = people[(people.index(session.subject) + 1) % len(people)]
         for contrast in ('T2w', 'FLAIR'):
-            for person in (session.subject, other):
+            for person in dict.fromkeys((session.subject, other)):
                 if session.scan(contrast).exists():
                     moving = _prepared(session, contrast, prepared)
                     rows.append(_checked(references[person], session, contrast, moving, options))
