@@ -237,10 +237,12 @@ def _check_table(sessions, prepared, options) -> list[dict]:
     print('\nfixed <- moving                          values; worst result')
     references = {}
     for session in sessions:
+        if session.subject in references:
+            continue
         contrast = next(name for name in CONTRASTS if session.scan(name).exists())
         fixed = _prepared(session, contrast, prepared)
         mask = extract_brain(fixed, contrast, threads=options.threads).img
-        references.setdefault(session.subject, (session, contrast, fixed, mask))
+        references[session.subject] = session, contrast, fixed, mask
     rows = []
     for session in sessions:
         people = list(references)
