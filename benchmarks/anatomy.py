@@ -237,16 +237,18 @@ def _check_table(sessions, prepared, options) -> list[dict]:
     print('\nfixed <- moving                          values; worst result')
     references = {}
     for session in sessions:
+        if session.subject in references:
+            continue
         contrast = next(name for name in CONTRASTS if session.scan(name).exists())
         fixed = _prepared(session, contrast, prepared)
         mask = extract_brain(fixed, contrast, threads=options.threads).img
-        references.setdefault(session.subject, (session, contrast, fixed, mask))
+        references[session.subject] = session, contrast, fixed, mask
     rows = []
     for session in sessions:
         people = list(references)
         other = people[(people.index(session.subject) + 1) % len(people)]
         for contrast in ('T2w', 'FLAIR'):
-            for person in (session.subject, other):
+            for person in dict.fromkeys((session.subject, other)):
                 if session.scan(contrast).exists():
                     moving = _prepared(session, contrast, prepared)
                     rows.append(_checked(references[person], session, contrast, moving, options))
