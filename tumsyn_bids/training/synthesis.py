@@ -169,6 +169,7 @@ def train_synthesis(
     text_weights = None
     config = training_config(settings.config)
     out_dir = Path(out_dir)
+    engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     out_dir.mkdir(parents=True, exist_ok=True)
     volumes = _load_volumes(labelmaps, exclude)
     people = [person for path in pairs for person in load_paired_subjects(path, exclude=exclude)]
@@ -193,7 +194,6 @@ def train_synthesis(
         'text_encoder': None if text_encoder is None else str(text_encoder),
         'held_out': [item.name for item in kept_volumes] + [item.label for item in kept_people],
     }
-    engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     keep_manifest(engine, manifest)
     kind = _Run if recipe is None else _PaperRun
     run = kind(settings, engine, volumes, people, config, recipe)
