@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tumsyn_bids.acquisition import Acquisition
+from tumsyn_bids.cli.tools import main
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.networks.model import load_model
 from tumsyn_bids.physics.expected import expected_signals
@@ -26,13 +27,6 @@ from tumsyn_bids.simulation.generator import (
 )
 from tumsyn_bids.synthesis.conditioning import prompt_tensors
 from tumsyn_bids.training.corruption import corrupt_source, motion_ghosts, thick_slices
-from tumsyn_bids.training.data import (
-    load_paired_subjects,
-    off_grid,
-    real_sample,
-    simulated_sample,
-    white_matter,
-)
 from tumsyn_bids.training.engine import Engine, EngineSettings
 from tumsyn_bids.training.losses import (
     relative_difference,
@@ -41,6 +35,8 @@ from tumsyn_bids.training.losses import (
     tail_difference,
 )
 from tumsyn_bids.training.paper import PaperRecipe
+from tumsyn_bids.training.people import load_paired_subjects, white_matter
+from tumsyn_bids.training.samples import off_grid, real_sample, simulated_sample
 from tumsyn_bids.training.synthesis import TrainingSettings, prompt_vocabulary, train_synthesis
 
 SMALL = TrainingSettings(
@@ -424,7 +420,7 @@ def test_a_later_look_that_is_worse_does_not_replace_the_best(tmp_path):
 def _mean_loss(network, volumes) -> float:
     from tumsyn_bids.networks.model import Model
     from tumsyn_bids.synthesis.conditioning import prompt_tensors
-    from tumsyn_bids.training.data import to_tensors
+    from tumsyn_bids.training.samples import to_tensors
     from tumsyn_bids.training.synthesis import training_config
 
     if network is None:
@@ -469,6 +465,23 @@ def test_run_does_not_go_on_with_other_options(labelmaps, pairs, tmp_path):
         train_synthesis(tmp_path, settings=settings, pairs=[pairs], **shared)
     with pytest.raises(UsageError, match='recipe was'):
         train_synthesis(tmp_path, settings=settings, recipe=PaperRecipe(), **shared)
+
+
+def test_run_begins_with_the_weights_of_a_model(labelmaps, pairs, tmp_path, capsys):
+    settings = TrainingSettings(config='tiny', steps=2, patch=24, large_share=0.0, seed=1)
+    first = train_synthesis(tmp_path / 'first', labelmaps=labelmaps, settings=settings)
+    begun = train_synthesis(tmp_path / 'begun', pairs=[pairs], start=first, max_minutes=0)
+    models = [load_model(folder) for folder in (first, begun)]
+    assert models[0].network.config == models[1].network.config
+    for old, new in zip(*(model.network.parameters() for model in models), strict=True):
+        torch.testing.assert_close(old, new, rtol=0, atol=2e-3)
+    origin = models[1].card['training']['start']
+    assert origin['sha256'] == models[0].sha256
+    command = ['train', 'synthesis', str(tmp_path / 'x'), '--pairs', str(pairs)]
+    assert main([*command, '--from', str(first), '--config', 'tiny']) == 2
+    assert '--config: the model to begin with' in capsys.readouterr().err
+    assert main([*command, '--from', str(first), '--text-encoder', 'one-hot']) == 2
+    assert '--text-encoder: the model to begin with' in capsys.readouterr().err
 
 
 def test_prompts_of_the_paper_recipe_say_what_the_sidecars_say(pairs):

@@ -90,7 +90,13 @@ def _add_synthesis(parser) -> None:
     )
     parser.add_argument('--batch', type=whole_number(1), help="of the paper's recipe (16)")
     parser.add_argument('--points', type=whole_number(1), help="of the paper's recipe (8000)")
-    option(parser, '--learning-rate', type=float, help="of the paper's recipe (1e-4)")
+    option(parser, '--learning-rate', type=float, help='at its peak (5e-4; paper: 1e-4)')
+    parser.add_argument(
+        '--from',
+        dest='start',
+        metavar='MODEL',
+        help='begin with the weights of a model: "embedded", a name or a folder',
+    )
     option(
         parser,
         '--text-encoder',
@@ -172,11 +178,11 @@ def _run_text_image(args: argparse.Namespace) -> int:
 def _recipe(args: argparse.Namespace):
     from ..training.paper import PaperRecipe
 
-    given = _given(args, 'batch', 'points', 'learning_rate')
     if args.recipe == 'paper':
-        return PaperRecipe(**given)
+        return PaperRecipe(**_given(args, 'batch', 'points', 'learning_rate'))
+    given = _given(args, 'batch', 'points')
     if given:
-        names = ', '.join('--' + name.replace('_', '-') for name in given)
+        names = ', '.join('--' + name for name in given)
         raise UsageError('goes with --recipe paper', field=names)
     return None
 
@@ -184,15 +190,23 @@ def _recipe(args: argparse.Namespace):
 def _run_synthesis(args: argparse.Namespace) -> int:
     from ..training.synthesis import TrainingSettings, train_synthesis
 
+    if args.config and args.start:
+        raise UsageError(
+            'the model to begin with has its own configuration',
+            field='--config',
+            remedy='Leave out --config or --from',
+        )
+    names = ('config',) if args.recipe == 'paper' else ('config', 'learning_rate')
     path = train_synthesis(
         args.out,
         labelmaps=args.labelmaps,
         pairs=args.pairs,
         exclude=tuple(args.exclude),
-        settings=TrainingSettings(**_given(args, 'config', 'steps', 'seed', 'held_out')),
+        settings=TrainingSettings(**_given(args, *names, 'steps', 'seed', 'held_out')),
         engine_settings=_engine_settings(args),
         recipe=_recipe(args),
         text_encoder=args.text_encoder,
+        start=args.start,
         max_minutes=args.max_minutes,
     )
     say(f'{args.prog}: finished: {path}')
@@ -201,7 +215,7 @@ def _run_synthesis(args: argparse.Namespace) -> int:
 
 def _run_prompts(args: argparse.Namespace) -> int:
     from ..training.conditions import prompts_of
-    from ..training.data import load_paired_subjects
+    from ..training.people import load_paired_subjects
 
     exclude = tuple(args.exclude)
     people = [one for path in args.pairs for one in load_paired_subjects(path, exclude=exclude)]

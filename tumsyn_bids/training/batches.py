@@ -23,7 +23,7 @@ from ..simulation.generator import (
     render,
     sample_image,
 )
-from .data import PairedSubject, load_paired_subjects
+from .people import PairedSubject, load_paired_subjects
 
 #: Classes of simulated images: a family of sequences at a field strength.
 CLASSES = tuple((index, field) for index in range(len(FAMILIES)) for field in (1.5, 3.0))
@@ -142,7 +142,7 @@ def load_people(datasets: Sequence[str | Path]) -> list[PairedSubject]:
     Parameters
     ----------
     datasets : sequence of path-like
-        As :func:`~tumsyn_bids.training.data.load_paired_subjects` takes them.
+        As :func:`~tumsyn_bids.training.people.load_paired_subjects` takes them.
 
     Raises
     ------

@@ -95,5 +95,5 @@ def synthesis_loss(predicted, target, mask) -> torch.Tensor:
         + 0.1 * structural_dissimilarity(predicted, target)
         + 0.3 * gradient_difference(predicted, target) / share
         + 0.3 * tail_difference(predicted, target, mask)
-        + 4 * relative_difference(predicted, target, mask)
+        + 8 * relative_difference(predicted, target, mask)
     )

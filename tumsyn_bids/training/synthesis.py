@@ -20,22 +20,14 @@ from ..acquisition import CONTRASTS, Acquisition
 from ..errors import UsageError
 from ..networks.config import SynthesisConfig, TextConfig, get_config
 from ..networks.decoder import make_coord
-from ..networks.model import Model, save_model
+from ..networks.model import Model, load_model, save_model
+from ..networks.store import find_model
 from ..networks.tokenizer import get_tokenizer
 from ..prompt import render_prompt
 from ..simulation.draw import draw_acquisition, training_ranges
 from ..simulation.generator import TissueVolume, load_tissue_volume
 from ..synthesis.conditioning import prompt_tensors
 from .conditions import make_condition
-from .data import (
-    PairedSubject,
-    forget_fields,
-    load_paired_subjects,
-    off_grid,
-    real_sample,
-    simulated_sample,
-    to_tensors,
-)
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
 from .losses import synthesis_loss
@@ -45,6 +37,14 @@ from .paper import (
     PaperRecipe,
     freeze_text,
     mean_absolute_error,
+)
+from .people import PairedSubject, load_paired_subjects
+from .samples import (
+    forget_fields,
+    off_grid,
+    real_sample,
+    simulated_sample,
+    to_tensors,
 )
 from .splits import keep_apart
 
@@ -130,6 +130,7 @@ def train_synthesis(
     engine_settings: EngineSettings | None = None,
     recipe: PaperRecipe | None = None,
     text_encoder: str | Path | None = None,
+    start: str | Path | None = None,
     max_minutes: float | None = None,
 ) -> Path:
     """Train, or go on training, and write the model.
@@ -152,6 +153,9 @@ def train_synthesis(
     text_encoder : str or path-like, optional
         What is used as it is to read prompts; see
         :func:`~tumsyn_bids.training.conditions.make_condition`.
+    start : str or path-like, optional
+        Model whose weights are the first ones, as :func:`~tumsyn_bids.networks.store.find_model`
+        takes it; its configuration replaces that of the settings.
     max_minutes : float, optional
         Stop, resumably, after this time.
 
@@ -166,8 +170,6 @@ def train_synthesis(
         If there is nothing to train on, or the folder holds a run with other options.
     """
     settings = settings or TrainingSettings()
-    text_weights = None
-    config = training_config(settings.config)
     out_dir = Path(out_dir)
     engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -175,16 +177,14 @@ def train_synthesis(
     people = [person for path in pairs for person in load_paired_subjects(path, exclude=exclude)]
     if not volumes and not people:
         raise UsageError('there is nothing to train on', remedy='Give --labelmaps or --pairs')
-    if text_encoder is not None:
-        condition = make_condition(config, text_encoder, people)
-        config, text_weights = condition.config, condition.weights
-        if config.text.reader == 'table' and (recipe is None or volumes):
-            raise UsageError(
-                'simulation and the recipe of the embedded model draw new prompts at each step',
-                path=text_encoder,
-                field='--text-encoder',
-                remedy='A table of embeddings goes with --recipe paper and --pairs alone',
-            )
+    begun = _beginning(settings, text_encoder, start, recipe, people)
+    if begun.config.text.reader == 'table' and (recipe is None or volumes):
+        raise UsageError(
+            'simulation and the recipe of the embedded model draw new prompts at each step',
+            path=text_encoder or start,
+            field='--text-encoder' if text_encoder else '--from',
+            remedy='A table of embeddings goes with --recipe paper and --pairs alone',
+        )
     kinds = [volume.name for volume in volumes], [person.label for person in people]
     kept = keep_apart(kinds, held_out=settings.held_out, seed=settings.seed)
     volumes, kept_volumes = _divide(volumes, lambda volume: volume.name in kept)
@@ -192,12 +192,13 @@ def train_synthesis(
     manifest = {
         **_manifest(settings, volumes, people, exclude, recipe),
         'text_encoder': None if text_encoder is None else str(text_encoder),
+        'start': begun.origin,
         'held_out': [item.name for item in kept_volumes] + [item.label for item in kept_people],
     }
     keep_manifest(engine, manifest)
     kind = _Run if recipe is None else _PaperRun
-    run = kind(settings, engine, volumes, people, config, recipe)
-    run.setup(text_weights)
+    run = kind(settings, engine, volumes, people, begun, recipe)
+    run.setup()
     engine.resume()
     validate = None
     if kept_volumes or kept_people:
@@ -223,6 +224,48 @@ def train_synthesis(
             half=True,
         )
     return out_dir / 'model'
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """What a run begins with.
+
+    Attributes
+    ----------
+    config : SynthesisConfig
+    text : dict of str to Tensor or None
+        Weights of a text encoder that is not trained further.
+    weights : dict of str to Tensor or None
+        Of the whole network; drawn at random if not given.
+    origin : dict or None
+        The model that these weights are of, for the manifest.
+    """
+
+    config: SynthesisConfig
+    text: dict | None = None
+    weights: dict | None = None
+    origin: dict | None = None
+
+
+def _beginning(settings, text_encoder, start, recipe, people) -> _Beginning:
+    if start is None:
+        config = training_config(settings.config)
+        if text_encoder is None:
+            return _Beginning(config)
+        condition = make_condition(config, text_encoder, people)
+        return _Beginning(condition.config, condition.weights)
+    if text_encoder is not None:
+        raise UsageError(
+            'the model to begin with has a text encoder of its own',
+            path=text_encoder,
+            field='--text-encoder',
+            remedy='Give either --from or --text-encoder',
+        )
+    model = load_model(find_model(start))
+    network = model.network
+    text = None if recipe is None else network.prompt.text.state_dict()
+    origin = {'version': model.version, 'sha256': model.sha256}
+    return _Beginning(network.config, text, network.state_dict(), origin)
 
 
 def _load_volumes(labelmaps, exclude) -> list[TissueVolume]:
@@ -277,18 +320,21 @@ class _Step(nn.Module):
 class _Run:
     """A training run: what is drawn, and how well it was predicted."""
 
-    def __init__(self, settings, engine: Engine, volumes, people, config, recipe):
+    def __init__(self, settings, engine: Engine, volumes, people, begun: _Beginning, recipe):
         self.settings, self.engine, self.recipe = settings, engine, recipe
-        self.volumes, self.people, self.text = volumes, people, config.text
+        self.volumes, self.people, self.text = volumes, people, begun.config.text
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.model = initialise(Model(config))
-            self.averaged = Model(config)
+            self.model = initialise(Model(begun.config))
+            self.averaged = Model(begun.config)
 
-    def setup(self, text_weights: dict | None) -> None:
+        if begun.weights is not None:
+            self.model.load_state_dict(begun.weights)
+        if begun.text is not None:
+            freeze_text(self.model, begun.text)
+
+    def setup(self) -> None:
         """Hand the networks to the engine."""
-        if text_weights is not None:
-            freeze_text(self.model, text_weights)
         self.model.to(memory_format=torch.channels_last_3d)
         self.averaged.load_state_dict(self.model.state_dict())
         self.engine.setup(
