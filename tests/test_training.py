@@ -26,6 +26,7 @@ from tumsyn_bids.simulation.generator import (
     render,
 )
 from tumsyn_bids.synthesis.conditioning import prompt_tensors
+from tumsyn_bids.training.beginning import prompt_vocabulary
 from tumsyn_bids.training.corruption import corrupt_source, motion_ghosts, thick_slices
 from tumsyn_bids.training.engine import Engine, EngineSettings
 from tumsyn_bids.training.losses import (
@@ -37,7 +38,7 @@ from tumsyn_bids.training.losses import (
 from tumsyn_bids.training.paper import PaperRecipe
 from tumsyn_bids.training.people import load_paired_subjects, white_matter
 from tumsyn_bids.training.samples import off_grid, real_sample, simulated_sample
-from tumsyn_bids.training.synthesis import TrainingSettings, prompt_vocabulary, train_synthesis
+from tumsyn_bids.training.synthesis import TrainingSettings, train_synthesis
 
 SMALL = TrainingSettings(
     config='tiny', steps=40, patch=24, large_share=0.0, learning_rate=3e-3, warm_up=5
@@ -420,8 +421,8 @@ def test_a_later_look_that_is_worse_does_not_replace_the_best(tmp_path):
 def _mean_loss(network, volumes) -> float:
     from tumsyn_bids.networks.model import Model
     from tumsyn_bids.synthesis.conditioning import prompt_tensors
+    from tumsyn_bids.training.beginning import training_config
     from tumsyn_bids.training.samples import to_tensors
-    from tumsyn_bids.training.synthesis import training_config
 
     if network is None:
         torch.manual_seed(0)

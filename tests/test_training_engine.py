@@ -14,6 +14,7 @@ from torch import nn
 
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.training.engine import CHECKPOINT, Engine, EngineSettings
+from tumsyn_bids.training.text_image import train_text_image
 
 # Learn y = 2 x; `argv`: folder, steps, processes, accumulation, seconds per step.
 SCRIPT = """
@@ -122,6 +123,12 @@ def test_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_
     with pytest.raises(UsageError, match='not finite at step 0'):
         _train(engine, float('nan'))
     assert all(torch.isfinite(p).all() for p in engine.model.parameters())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_gpu_that_is_not_there_is_refused_before_data_are_read(tmp_path):
+    with pytest.raises(UsageError, match=r'--accelerator.*devices are not here'):
+        train_text_image(tmp_path, tmp_path, engine_settings=EngineSettings('cuda'))
 
 
 def test_lack_of_memory_tells_what_to_lower(tmp_path):

@@ -23,12 +23,11 @@ from ..simulation.generator import (
     render,
     sample_image,
 )
+from .corruption import BRIGHTEST
 from .people import PairedSubject, load_paired_subjects
 
 #: Classes of simulated images: a family of sequences at a field strength.
 CLASSES = tuple((index, field) for index in range(len(FAMILIES)) for field in (1.5, 3.0))
-#: Largest value of an image; 1 is the 98th percentile of its brain.
-BRIGHTEST = 2.0
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Engine:
     Raises
     ------
     UsageError
-        If Lightning Fabric is not installed.
+        If Lightning Fabric is not installed, or the devices asked for are not there.
     """
 
     def __init__(self, out_dir: str | Path, settings: EngineSettings):
@@ -345,11 +345,18 @@ def _fabric(settings: EngineSettings):
             'training needs Lightning Fabric, which is not installed',
             remedy="Install it: pip install 'tumsyn-bids[train]'",
         ) from error
-    fabric = Fabric(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        precision=settings.precision,
-    )
+    try:
+        fabric = Fabric(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            precision=settings.precision,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f'these devices are not here ({error})',
+            field='--accelerator, --devices, --nodes, --precision',
+            remedy='Give --accelerator cpu, or start it where the GPUs are',
+        ) from error
     fabric.launch()
     return fabric

@@ -16,18 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..acquisition import CONTRASTS, Acquisition
 from ..errors import UsageError
-from ..networks.config import SynthesisConfig, TextConfig, get_config
 from ..networks.decoder import make_coord
-from ..networks.model import Model, load_model, save_model
-from ..networks.store import find_model
-from ..networks.tokenizer import get_tokenizer
-from ..prompt import render_prompt
-from ..simulation.draw import draw_acquisition, training_ranges
+from ..networks.model import Model, save_model
+from ..simulation.draw import training_ranges
 from ..simulation.generator import TissueVolume, load_tissue_volume
 from ..synthesis.conditioning import prompt_tensors
-from .conditions import make_condition
+from .beginning import Beginning, begin
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
 from .losses import synthesis_loss
@@ -40,7 +35,6 @@ from .paper import (
 )
 from .people import PairedSubject, load_paired_subjects
 from .samples import (
-    forget_fields,
     off_grid,
     real_sample,
     simulated_sample,
@@ -91,33 +85,6 @@ class TrainingSettings:
     held_out: float = 0.0
     validation_samples: int = 16
     seed: int = 20409
-
-
-def prompt_vocabulary(n_draws: int = 3000) -> tuple[int, ...]:
-    """Return the token ids that prompts of this package are made of."""
-    rng = np.random.default_rng(0)
-    tokenizer = get_tokenizer()
-    ids: set[int] = set(tokenizer.encode('0 1 2 3 4 5 6 7 8 9 . , ; : ( ) None Unknown UIH'))
-    for _ in range(n_draws):
-        contrast = str(rng.choice(list(CONTRASTS)))
-        acquisition = forget_fields(rng, draw_acquisition(rng, contrast), 0.2).replace(
-            age=float(rng.integers(0, 100)),
-            sex=str(rng.choice(['M', 'F'])),
-            voxel_size=tuple(float(v) for v in rng.uniform(0.4, 6, 3)),
-        )
-        ids.update(tokenizer.encode(render_prompt(acquisition)))
-    ids.update(tokenizer.encode(render_prompt(Acquisition())))
-    return tuple(sorted(ids))
-
-
-def training_config(name: str) -> SynthesisConfig:
-    """Return a configuration; a small one gets the vocabulary of our prompts."""
-    config = get_config(name)
-    if name == 'official':
-        return config
-    values = config.to_dict()
-    values['text'] = asdict(TextConfig(**{**values['text'], 'vocabulary': prompt_vocabulary()}))
-    return SynthesisConfig.from_dict(values)
 
 
 def train_synthesis(
@@ -171,12 +138,15 @@ def train_synthesis(
     """
     settings = settings or TrainingSettings()
     out_dir = Path(out_dir)
+    engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     out_dir.mkdir(parents=True, exist_ok=True)
     volumes = _load_volumes(labelmaps, exclude)
     people = [person for path in pairs for person in load_paired_subjects(path, exclude=exclude)]
     if not volumes and not people:
         raise UsageError('there is nothing to train on', remedy='Give --labelmaps or --pairs')
-    begun = _beginning(settings, text_encoder, start, recipe, people)
+    begun = begin(
+        settings.config, people, text_encoder=text_encoder, start=start, frozen=recipe is not None
+    )
     if begun.config.text.reader == 'table' and (recipe is None or volumes):
         raise UsageError(
             'simulation and the recipe of the embedded model draw new prompts at each step',
@@ -194,7 +164,6 @@ def train_synthesis(
         'start': begun.origin,
         'held_out': [item.name for item in kept_volumes] + [item.label for item in kept_people],
     }
-    engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     keep_manifest(engine, manifest)
     kind = _Run if recipe is None else _PaperRun
     run = kind(settings, engine, volumes, people, begun, recipe)
@@ -224,48 +193,6 @@ def train_synthesis(
             half=True,
         )
     return out_dir / 'model'
-
-
-@dataclass(frozen=True)
-class _Beginning:
-    """What a run begins with.
-
-    Attributes
-    ----------
-    config : SynthesisConfig
-    text : dict of str to Tensor or None
-        Weights of a text encoder that is not trained further.
-    weights : dict of str to Tensor or None
-        Of the whole network; drawn at random if not given.
-    origin : dict or None
-        The model that these weights are of, for the manifest.
-    """
-
-    config: SynthesisConfig
-    text: dict | None = None
-    weights: dict | None = None
-    origin: dict | None = None
-
-
-def _beginning(settings, text_encoder, start, recipe, people) -> _Beginning:
-    if start is None:
-        config = training_config(settings.config)
-        if text_encoder is None:
-            return _Beginning(config)
-        condition = make_condition(config, text_encoder, people)
-        return _Beginning(condition.config, condition.weights)
-    if text_encoder is not None:
-        raise UsageError(
-            'the model to begin with has a text encoder of its own',
-            path=text_encoder,
-            field='--text-encoder',
-            remedy='Give either --from or --text-encoder',
-        )
-    model = load_model(find_model(start))
-    network = model.network
-    text = None if recipe is None else network.prompt.text.state_dict()
-    origin = {'version': model.version, 'sha256': model.sha256}
-    return _Beginning(network.config, text, network.state_dict(), origin)
 
 
 def _load_volumes(labelmaps, exclude) -> list[TissueVolume]:
@@ -320,7 +247,7 @@ class _Step(nn.Module):
 class _Run:
     """A training run: what is drawn, and how well it was predicted."""
 
-    def __init__(self, settings, engine: Engine, volumes, people, begun: _Beginning, recipe):
+    def __init__(self, settings, engine: Engine, volumes, people, begun: Beginning, recipe):
         self.settings, self.engine, self.recipe = settings, engine, recipe
         self.volumes, self.people, self.text = volumes, people, begun.config.text
         with torch.random.fork_rng(devices=[]):

@@ -117,6 +117,7 @@ def train_text_image(
     """
     settings = settings or TextImageSettings()
     out_dir = Path(out_dir)
+    engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     people = load_people(pairs)
     names = list_labelmaps(labelmaps) + [person.label for person in people]
     if not names:
@@ -127,7 +128,6 @@ def train_text_image(
     scans = pick_scans(train, labelmaps, people)
     _check_batch(settings.batch, scans)
     out_dir.mkdir(parents=True, exist_ok=True)
-    engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     manifest = {'settings': asdict(settings), 'train': train, 'held_out': test}
     keep_manifest(engine, manifest)
     with torch.random.fork_rng(devices=[]):
