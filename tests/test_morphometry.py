@@ -153,6 +153,16 @@ class TestVolumes:
         assert found[2] == pytest.approx(volume(20, 8), rel=0.02)
         assert found[4] == pytest.approx(volume(8), rel=0.02)
 
+    def test_doubt_far_from_the_cortex_takes_nothing_from_white_matter(self, sphere):
+        numbers, tissues, _, zoom = sphere
+        axes = np.indices(numbers.shape) - (numbers.shape[0] - 1) / 2
+        radius = np.sqrt((axes**2).sum(axis=0))
+        moved = 0.2 * tissues.wm * ((radius > 11) & (radius < 17))
+        doubted = hard(tissues.gm + moved, tissues.wm - moved, tissues.csf)
+        found = soft_volumes(numbers, doubted, (zoom,) * 3)
+        assert found[2] == pytest.approx(volume(20, 8), rel=0.02)
+        assert found[1035] == pytest.approx(volume(24, 20), rel=0.02)
+
     def test_voxel_size_counts(self, sphere):
         numbers, tissues, _, _ = sphere
         one, two = (soft_volumes(numbers, tissues, (zoom,) * 3) for zoom in (1.0, 2.0))

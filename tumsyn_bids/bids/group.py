@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ SESSION_TABLES: dict[str, str] = {
     'synthqc': 'sub-*/**/*_desc-synth_qc.tsv',
     'checks': 'sub-*/**/*_desc-anatomy_qc.tsv',
 }
+_MEASURES = 'sub-*/**/*_seg-aparcaseg_morph.tsv'
 
 SYNTHESIS_COLUMNS = (
     'participant',
@@ -100,7 +101,7 @@ def merge_group(output_dir: str | Path) -> list[Path]:
     merge.write('synthesis', _synthesis_rows(merge), SYNTHESIS_COLUMNS)
     for name, pattern in SESSION_TABLES.items():
         _merge_tables(merge, name, pattern)
-    measured = morphometry_tables(_morph_rows(merge))
+    measured = morphometry_tables(_session_rows(merge, _MEASURES, numeric))
     for name in MORPHOMETRY_TABLES:
         if name in measured:
             merge.write(name, *measured[name])
@@ -145,30 +146,28 @@ def _synthesis_row(path: Path, sidecar: Mapping) -> dict:
 
 
 def _merge_tables(merge: _Merge, name: str, pattern: str) -> None:
-    rows = []
-    found = sorted(merge.output_dir.glob(pattern))
-    for path in found:
-        try:
-            lines = read_tsv(path)
-        except (OSError, ValueError) as error:
-            merge.report(path, error)
-            continue
-        rows += [{**_person(path.relative_to(merge.output_dir)), **line} for line in lines]
-    if found:
-        merge.write(name, rows, ('participant', 'session'))
+    if any(merge.output_dir.glob(pattern)):
+        merge.write(name, _session_rows(merge, pattern), ('participant', 'session'))
     else:
         merge.drop(name)
 
 
-def _morph_rows(merge: _Merge) -> list[dict]:
+def _session_rows(
+    merge: _Merge, pattern: str, convert: Callable[[Mapping], dict] = dict
+) -> list[dict]:
+    """Return the rows of all tables of sessions, each with its participant and session.
+
+    A table that cannot be read, or that ``convert`` cannot take in, is left out whole and told.
+    """
     rows = []
-    for path in sorted(merge.output_dir.glob('sub-*/**/*_seg-aparcaseg_morph.tsv')):
+    for path in sorted(merge.output_dir.glob(pattern)):
         try:
-            lines = read_tsv(path)
             person = _person(path.relative_to(merge.output_dir))
-            rows += [{**person, **numeric(line)} for line in lines]
-        except (OSError, ValueError, KeyError) as error:
-            merge.report(path, f'no table of measures ({type(error).__name__}: {error})')
+            rows += [{**person, **convert(line)} for line in read_tsv(path)]
+        except KeyError as error:
+            merge.report(path, f'there is no column {error}')
+        except (OSError, ValueError) as error:
+            merge.report(path, error)
     return rows
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 
+from ..bids.files import staged, write_text
 from ..grids import Grid, resample
 from .stats import aparc_stats, aseg_stats
 from .surface_files import write_freesurfer
@@ -110,12 +111,11 @@ def write_subject(
     for thousand, number in _CORTEX.items():
         whole[numbers // 1000 == thousand] = number
     _save(whole, grid.affine, mri / 'aseg.mgz')
-    _write(mri / 'transforms' / 'talairach.xfm', xfm_text(record['affine']))
-    _write(folder / 'stats' / 'aseg.stats', aseg_stats(record, subject, origin))
+    write_text(mri / 'transforms' / 'talairach.xfm', xfm_text(record['affine']))
+    write_text(folder / 'stats' / 'aseg.stats', aseg_stats(record, subject, origin))
     for side in ('lh', 'rh'):
-        _write(
-            folder / 'stats' / f'{side}.aparc.stats', aparc_stats(record, subject, side, origin)
-        )
+        text = aparc_stats(record, subject, side, origin)
+        write_text(folder / 'stats' / f'{side}.aparc.stats', text)
     for side, surface in (surfaces or {}).items():
         write_freesurfer(folder, side, surface, _centre(labels))
     return folder
@@ -165,16 +165,5 @@ def _scale(brain: nb.spatialimages.SpatialImage) -> float:
 
 
 def _save(data: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    """Write an MGH image so that it is complete or absent."""
-    temporary = path.with_name(f'.tmp-{path.name}')
-    try:
+    with staged(path) as temporary:
         nb.MGHImage(data, affine).to_filename(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f'.tmp-{path.name}')
-    temporary.write_text(text, encoding='ascii')
-    temporary.replace(path)

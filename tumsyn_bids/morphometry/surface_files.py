@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 
+from ..bids.files import staged
 from .labels import CORTEX_BASE, structures
 from .surfaces import Surface
 
@@ -113,9 +114,10 @@ def write_freesurfer(subject: str | Path, side: str, surface: Surface, centre) -
     for kind in ('white', 'pial'):
         path = folder / f'{side}.{kind}'
         places = getattr(surface, kind) - centre
-        nb.freesurfer.write_geometry(
-            path, places, surface.faces, create_stamp='tumsyn-bids', volume_info=volume
-        )
+        with staged(path) as temporary:
+            nb.freesurfer.write_geometry(
+                temporary, places, surface.faces, create_stamp='tumsyn-bids', volume_info=volume
+            )
         written.append(path)
     maps = {
         'thickness': np.nan_to_num(surface.thickness),
@@ -124,7 +126,10 @@ def write_freesurfer(subject: str | Path, side: str, surface: Surface, centre) -
     }
     for kind, values in maps.items():
         path = folder / f'{side}.{kind}'
-        nb.freesurfer.write_morph_data(path, values.astype(np.float32), len(surface.faces))
+        with staged(path) as temporary:
+            nb.freesurfer.write_morph_data(
+                temporary, values.astype(np.float32), len(surface.faces)
+            )
         written.append(path)
     written.append(_write_annotation(subject / 'label' / f'{side}.aparc.annot', side, surface))
     return written
@@ -141,5 +146,6 @@ def _write_annotation(path: Path, side: str, surface: Surface) -> Path:
     index = np.full(len(surface.parcels), -1)
     for row, number in enumerate(numbers, start=1):
         index[surface.parcels == number] = row
-    nb.freesurfer.write_annot(path, index, table, names, fill_ctab=True)
+    with staged(path) as temporary:
+        nb.freesurfer.write_annot(temporary, index, table, names, fill_ctab=True)
     return path

@@ -81,9 +81,10 @@ def soft_volumes(labels: np.ndarray, tissues: Tissues, zooms) -> dict[int, float
 
     A voxel of the cortex, of the ventricles or of the white matter counts with the probability of
     that tissue. What is missing to 1 goes to the nearest structure of the other tissue, if one
-    touches it (CSF outside of the ventricles is nobody's), and a voxel beyond the edge that holds
-    less than half of a tissue counts with that. Deep grey matter and the brain stem
-    are mixtures: their voxels count in full.
+    touches it; grey and white matter that no such structure touches stay with the voxel's own
+    structure, CSF outside of the ventricles is nobody's. A voxel beyond the edge that holds less
+    than half of a tissue counts with that. Deep grey matter and the brain stem are mixtures:
+    their voxels count in full.
     """
     size = float(np.prod(zooms))
     known = structures()
@@ -94,17 +95,20 @@ def soft_volumes(labels: np.ndarray, tissues: Tissues, zooms) -> dict[int, float
     shares = {'GM': tissues.gm, 'WM': tissues.wm, 'CSF': tissues.csf}
     soft = groups['GM'] | groups['WM'] | groups['CSF']
     volumes = _summed(labels, np.where(soft, 0.0, labels > 0), size)
+    stray = np.zeros(labels.shape)
     for kind, share in shares.items():
         edge = soft | ((labels == 0) & (share < 0.5))
         around = ndimage.binary_dilation(groups[kind], np.ones((3, 3, 3))) & edge
+        if kind != 'CSF':
+            stray += share * (soft & ~around)
         if not around.any():
             continue
         places = ndimage.distance_transform_edt(
             ~groups[kind], return_distances=False, return_indices=True
         )
         owner = np.where(around, labels[tuple(places)], 0)
-        for number, volume in _summed(owner, share * around, size).items():
-            volumes[number] = volumes.get(number, 0.0) + volume
+        _add(volumes, _summed(owner, share * around, size))
+    _add(volumes, _summed(labels, stray, size))
     return volumes
 
 
@@ -179,6 +183,11 @@ def _measure(structure: Structure, segmentation: Segmentation, volume: float) ->
 def _is_soft(structure: Structure) -> bool:
     number = structure.number
     return structure.is_cortex or number in (*CEREBRAL_WHITE.values(), 4, 43)
+
+
+def _add(volumes: dict[int, float], more: dict[int, float]) -> None:
+    for number, volume in more.items():
+        volumes[number] = volumes.get(number, 0.0) + volume
 
 
 def _summed(labels: np.ndarray, weights: np.ndarray, size: float) -> dict[int, float]:
