@@ -27,12 +27,12 @@ from tumsyn_bids.acquisition import CONTRASTS
 from tumsyn_bids.anatomy.bias import correct_bias
 from tumsyn_bids.anatomy.brain import extract_brain
 from tumsyn_bids.anatomy.geometry import sanitize
-from tumsyn_bids.anatomy.quality import worst
 from tumsyn_bids.errors import ScanError
 from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.simulation.anatomy import build_anatomy
 from tumsyn_bids.simulation.phantom import draw_person
 from tumsyn_bids.simulation.scanner import View, scan, scan_grid
+from tumsyn_bids.verdicts import worst
 
 #: What has to hold: share of the lesion inside the mask, Dice.
 LESION_INSIDE, DICE = 0.95, 0.95

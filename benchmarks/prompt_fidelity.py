@@ -10,7 +10,8 @@ that of their changes along the sweep (``change``), how large the synthetic chan
 ones of 1 (``slope``), and in how many of the tissues that truly change by more than 5 % they
 change to the right side (``sign``). Last, how much age and sex alone change the ratios.
 
-    python benchmarks/prompt_fidelity.py ../shared/data/labelmaps/training_seg_17.nii.gz
+    python benchmarks/prompt_fidelity.py ../shared/data/labelmaps/training_seg_17.nii.gz \
+        --figure docs/figures/prompt_fidelity.png
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
             f'{row["change"]:6.3f}  slope {row["slope"]:5.2f}  sign {row["sign"]}\n'
         )
     sys.stdout.write(f'{time.perf_counter() - started:.0f} s\n')
+    if options.figure:
+        draw(rows, options.figure)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=2) + '\n')
     return int(any(row['change'] < 0.9 for row in rows))
@@ -160,10 +163,34 @@ def sweep_row(subject: Subject, contrast, parameter, protocols, synthetic) -> di
         'level': float(np.corrcoef(true.ravel(), made.ravel())[0, 1]),
         'change': float(np.corrcoef(true_change.ravel(), made_change.ravel())[0, 1]),
         'slope': float((true_change * made_change).sum() / np.square(true_change).sum()),
+        'values': [getattr(protocol, parameter) for protocol in protocols],
         'sign': f'{int((right & moved).sum())}/{int(moved.sum())}',
         'true': true.tolist(),
         'synthetic': made.tolist(),
     }
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Draw each sweep: lines are the equations, dots the synthetic images."""
+    from matplotlib.figure import Figure
+
+    columns = 4
+    figure = Figure(figsize=(13, 8.5), layout='constrained')
+    axes = figure.subplots(-(-len(rows) // columns), columns).ravel()
+    names = [name.replace('_', ' ') for name in TISSUES if name != REFERENCE]
+    for axis, row in zip(axes, rows, strict=False):
+        for index, name in enumerate(names):
+            true, made = (np.array(row[key])[:, index] for key in ('true', 'synthetic'))
+            (line,) = axis.plot(row['values'], true, label=name)
+            axis.plot(row['values'], made, 'o', color=line.get_color(), markersize=4)
+        axis.set_title(f'{row["contrast"]}: {row["parameter"].replace("_", " ")}', fontsize=10)
+        axis.tick_params(labelsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    for axis in axes[len(rows) :]:
+        axis.set_axis_off()
+    axes[len(rows)].legend(handles, labels, loc='center', frameon=False)
+    figure.supylabel('brightness relative to white matter', fontsize=10)
+    figure.savefig(path, dpi=90)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -175,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--device', default='auto')
     parser.add_argument('--slab', type=int, default=48, help='thickness in mm that is simulated')
     parser.add_argument('--json', type=Path, help='also write all figures to this file')
+    parser.add_argument('--figure', type=Path, help='also draw the sweeps (PNG)')
     return parser
 
 

@@ -9,6 +9,7 @@ from nibabel.affines import apply_affine
 from scipy.spatial.transform import Rotation
 
 from tumsyn_bids.anatomy.bias import correct_bias
+from tumsyn_bids.anatomy.boundary import moved_edge
 from tumsyn_bids.anatomy.brain import extract_brain, is_stripped
 from tumsyn_bids.anatomy.conversion import read_itk
 from tumsyn_bids.anatomy.geometry import sanitize
@@ -133,6 +134,19 @@ def test_noise_is_not_silently_given_a_brain():
     except ScanError:
         return
     assert brain.warnings
+
+
+def test_where_the_field_of_view_ends_does_not_widen_the_brain():
+    grid = Grid((60, 60, 60), np.diag([2.0, 2, 2, 1]))
+    distance = np.linalg.norm((np.indices(grid.shape).T - 29.5).T, axis=0) * 2
+    brain = (distance < 45).astype(np.float32)
+    head = np.where(distance < 45, 300.0, np.where((distance > 50) & (distance < 56), 500.0, 20))
+    top = 49  # the dome goes on for another 6 mm
+    cut = Grid((60, 60, top), grid.affine)
+    whole = moved_edge(head, grid, brain, grid)[:, :, :top]
+    ended = moved_edge(head[:, :, :top], cut, brain[:, :, :top], cut)
+    assert (whole > 0)[:, :, -1].sum() > 300
+    assert (ended > 0)[:, :, -1].sum() == pytest.approx((whole > 0)[:, :, -1].sum(), rel=0.12)
 
 
 def test_bias_correction_takes_most_of_a_known_shading_away(dataset):

@@ -15,7 +15,6 @@ from tumsyn_bids.anatomy.averages import embedded_average, embedded_grid
 from tumsyn_bids.anatomy.bias import correct_bias
 from tumsyn_bids.anatomy.conversion import write_itk
 from tumsyn_bids.anatomy.geometry import sanitize
-from tumsyn_bids.anatomy.quality import worst
 from tumsyn_bids.anatomy.standard import carry, normalize_brain, volume_change
 from tumsyn_bids.anatomy.tissues import map_tissues
 from tumsyn_bids.bids.spaces import StandardSpace, standard_path
@@ -23,6 +22,7 @@ from tumsyn_bids.cli.environment import prepare_environment
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.grids import Grid, resample
 from tumsyn_bids.interfaces.standard import check_space
+from tumsyn_bids.verdicts import worst
 
 WHITE, CORTEX = (2, 41), 1000
 
@@ -172,26 +172,34 @@ for wrong in ('fsaverage', 'NoSuchSpace', 'func'):
 
 def test_a_template_that_is_not_here_is_refused_with_a_remedy(tmp_path):
     code = """
-from tumsyn_bids.bids.spaces import StandardSpace, average_files
-average_files(StandardSpace('MNI152NLin6Asym'))
+from tumsyn_bids.bids.spaces import parse_spaces
+from tumsyn_bids.interfaces.standard import check_space
+for space in parse_spaces(['MNI152NLin6Asym:res-2']):
+    check_space(space)
 """
-    done = in_its_own_process(code, tmp_path / 'templateflow')
+    home = tmp_path / 'templateflow'
+    done = in_its_own_process(code, home)
     last = done.stderr.splitlines()[-1]
     assert 'UsageError' in last
-    assert 'TEMPLATEFLOW_HOME' in last
-    assert 'MNI152NLin6Asym' in last
+    assert str(home) in last
+    assert 'set TEMPLATEFLOW_HOME to a folder and run `python -c "from templateflow' in last
+    assert "api.get('MNI152NLin6Asym')" in last
 
 
 def test_a_populated_templateflow_is_used(tmp_path):
     folder = tmp_path / 'templateflow' / 'tpl-MNI152NLin6Asym'
     folder.mkdir(parents=True)
-    img = nb.Nifti1Image(np.ones((5, 5, 5), np.uint8), np.eye(4))
-    for name in ('res-01_T1w', 'res-01_desc-brain_mask', 'res-01_desc-brain_T1w', 'res-02_T1w'):
+    names = ('res-01_T1w', 'res-01_desc-brain_mask', 'res-01_desc-brain_T1w', 'res-02_T1w')
+    for value, name in enumerate(names):
+        img = nb.Nifti1Image(np.full((5, 5, 5), value, np.uint8), np.eye(4))
         img.to_filename(folder / f'tpl-MNI152NLin6Asym_{name}.nii.gz')
     code = """
 from tumsyn_bids.bids.spaces import StandardSpace, average_files, grid_file
 space = StandardSpace('MNI152NLin6Asym', resolution='2')
 print(*(path.name for path in (*average_files(space), grid_file(space))))
+from tumsyn_bids.interfaces.standard import average_brain, check_space
+check_space(space)
+print(*(int(img.get_fdata().mean()) for img in average_brain(space.words)))
 """
     done = in_its_own_process(code, tmp_path / 'templateflow')
     assert done.returncode == 0, done.stderr
@@ -199,4 +207,5 @@ print(*(path.name for path in (*average_files(space), grid_file(space))))
         'tpl-MNI152NLin6Asym_res-01_T1w.nii.gz',
         'tpl-MNI152NLin6Asym_res-01_desc-brain_mask.nii.gz',
         'tpl-MNI152NLin6Asym_res-02_T1w.nii.gz',
+        *('0', '1'),  # what the images hold: the average is the head, its mask the brain's
     ]

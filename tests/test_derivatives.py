@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from tumsyn_bids.acquisition import CONTRASTS, Acquisition
 from tumsyn_bids.bids import derivatives, description, naming
-from tumsyn_bids.bids.files import staged, write_text
 from tumsyn_bids.errors import SessionError, UsageError
+from tumsyn_bids.files import staged, write_text
 from tumsyn_bids.plan import Scan, SessionPlan, SynthesisTask, Target
 
 MODEL = derivatives.ModelRecord('embedded', '1', 'ab' * 32)

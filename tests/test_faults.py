@@ -14,11 +14,11 @@ import time
 import pytest
 from bids_builder import part_of
 
-from tumsyn_bids.bids.files import staged, sweep
 from tumsyn_bids.bids.status import SessionRecord, sweep_output
 from tumsyn_bids.cli.main import main
 from tumsyn_bids.cli.participant import Run
 from tumsyn_bids.errors import SessionError, explain_storage
+from tumsyn_bids.files import staged, sweep
 from tumsyn_bids.settings import Settings
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

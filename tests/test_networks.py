@@ -175,6 +175,7 @@ def test_model_round_trip(tmp_path, tiny):
         (lambda folder: (folder / 'config.json').write_text('{'), 'cannot be read'),
         (lambda folder: (folder / 'config.json').write_text('[]'), 'not a model description'),
         (lambda folder: (folder / 'model.safetensors').write_bytes(b'no'), 'cannot be read'),
+        (lambda folder: _cut_off(folder / 'model.safetensors'), 'cannot be read'),
     ],
 )
 def test_broken_model_folders_are_named(tmp_path, tiny, spoil, message):
@@ -184,12 +185,23 @@ def test_broken_model_folders_are_named(tmp_path, tiny, spoil, message):
         load_model(folder)
 
 
-def test_weights_of_another_network_are_refused(tmp_path, tiny):
-    from safetensors.torch import save_file
+def _cut_off(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def test_weights_of_another_network_are_refused_and_their_keys_are_listed(tmp_path, tiny):
+    from safetensors.torch import load_file, save_file
 
     folder = save_model(tiny, tmp_path / 'm', version='1', card={})
-    save_file({'other': torch.zeros(1)}, folder / 'model.safetensors')
-    with pytest.raises(ModelError, match='another network'):
+    path = folder / 'model.safetensors'
+    state = load_file(path)
+    bias = state.pop('synthesis.encoder.head.0.bias')
+    save_file({**state, 'other': bias}, path)
+    listed = '1 missing: synthesis.encoder.head.0.bias; 1 unexpected: other'
+    with pytest.raises(ModelError, match=f'another network: {listed}'):
+        load_model(folder)
+    save_file({**state, 'synthesis.encoder.head.0.bias': bias[:3].clone()}, path)
+    with pytest.raises(ModelError, match=r'head\.0\.bias is \(3,\) and not \(8,\)'):
         load_model(folder)
 
 

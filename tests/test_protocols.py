@@ -58,7 +58,7 @@ def test_sources_are_told():
     [
         ('T1w', 3, 'ds004513/sub-s003/ses-closed/anat/sub-s003_ses-closed_T1w.json'),
         ('T2w', 1.5, 'dcm_qa_cs_dl/Ref/Si_4_t2_tse_tra_p2_DR_off.json'),
-        ('T2w', 3, 'dcm_qa_pdt2/Ref/Siemens_pd+t2_tse_sag_ISO_1.8mm_3_e2.json'),
+        ('T2w', 3, 'ds004332/sub-01/anat/sub-01_acq-t2tsepmcoff_rec-wore_run-01_T2w.json'),
         ('PDw', 3, 'dcm_qa_pdt2/Ref/Siemens_pd+t2_tse_sag_ISO_1.8mm_3_e1.json'),
         ('FLAIR', 1.5, 'ds004889/sub-1/anat/sub-1_FLAIR.json'),
         ('FLAIR', 3, 'ds004146/sub-0001/ses-01/anat/sub-0001_ses-01_FLAIR.json'),

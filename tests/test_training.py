@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tumsyn_bids.acquisition import Acquisition
+from tumsyn_bids.cli.tools import main
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.networks.model import load_model
 from tumsyn_bids.physics.expected import expected_signals
@@ -25,22 +26,19 @@ from tumsyn_bids.simulation.generator import (
     render,
 )
 from tumsyn_bids.synthesis.conditioning import prompt_tensors
+from tumsyn_bids.training.beginning import prompt_vocabulary
 from tumsyn_bids.training.corruption import corrupt_source, motion_ghosts, thick_slices
-from tumsyn_bids.training.data import (
-    load_paired_subjects,
-    off_grid,
-    real_sample,
-    simulated_sample,
-    white_matter,
-)
 from tumsyn_bids.training.engine import Engine, EngineSettings
 from tumsyn_bids.training.losses import (
+    relative_difference,
     structural_dissimilarity,
     synthesis_loss,
     tail_difference,
 )
 from tumsyn_bids.training.paper import PaperRecipe
-from tumsyn_bids.training.synthesis import TrainingSettings, prompt_vocabulary, train_synthesis
+from tumsyn_bids.training.people import load_paired_subjects, white_matter
+from tumsyn_bids.training.samples import off_grid, real_sample, simulated_sample
+from tumsyn_bids.training.synthesis import TrainingSettings, train_synthesis
 
 SMALL = TrainingSettings(
     config='tiny', steps=40, patch=24, large_share=0.0, learning_rate=3e-3, warm_up=5
@@ -222,6 +220,16 @@ def test_the_tail_is_a_matter_of_values_not_of_places():
     assert float(tail_difference(0.9 * target, target, mask)) == pytest.approx(0.1, rel=0.02)
 
 
+def test_relative_difference_sees_proportions_not_brightness():
+    rng = np.random.default_rng(0)
+    target = torch.from_numpy(rng.random((1, 1, 16, 16, 16), dtype='f4'))
+    mask = torch.ones(1, 1, 16, 16, 16)
+    assert float(relative_difference(0.5 * target, target, mask)) == pytest.approx(0, abs=1e-9)
+    flat_top = target.clamp(max=0.8)
+    # Divided by its own brightest voxels, an image without the brightest ones is too bright.
+    assert float(relative_difference(flat_top, target, mask)) > 0.003
+
+
 def test_real_targets_are_those_of_the_prompt(pairs):
     people = load_paired_subjects(pairs, exclude=('sub-02',))
     as_acquired = [replace(person, shares=None) for person in people]
@@ -257,7 +265,23 @@ def test_prompts_of_real_scans_say_what_sidecars_and_tables_say(tmp_path):
         prompts.add(sample.prompts[0].split('Modality')[1])
     documented = [prompt for prompt in prompts if 'T2w' in prompt]
     assert any('(4000.0, 100.0, None, None)' in prompt for prompt in documented)
-    assert not any('4320' in prompt for prompt in documented)
+    assert not any('(4010.0' in prompt for prompt in documented)
+
+
+def test_looks_of_few_people_are_not_told_apart_by_age(pairs):
+    (person,) = load_paired_subjects(pairs, exclude=('sub-02',))
+    person = replace(person, person=Acquisition(age=34.0, sex='F'))
+
+    def ages(people):
+        samples = [
+            real_sample(np.random.default_rng(seed), people, patch=8, n_targets=1)
+            for seed in range(20)
+        ]
+        return {parse_prompt(sample.prompts[0]).age for sample in samples} - {None}
+
+    assert len(ages([person])) > 10
+    many = [replace(person, label=f'sub-{number}') for number in range(5000)]
+    assert ages(many) == {34}
 
 
 def test_recontrasted_scan_has_the_signals_of_its_protocol_and_its_own_texture():
@@ -297,7 +321,7 @@ def test_folder_without_pairs_is_refused(tmp_path):
         load_paired_subjects(tmp_path)
 
 
-def test_person_with_one_scan_is_passed_over_and_alone_refused(tmp_path):
+def test_person_with_one_scan_is_passed_over_and_alone_refused(tmp_path, caplog):
     def write(label, *suffixes):
         folder = tmp_path / label / 'anat'
         folder.mkdir(parents=True)
@@ -309,7 +333,25 @@ def test_person_with_one_scan_is_passed_over_and_alone_refused(tmp_path):
     with pytest.raises(UsageError, match='no subject with two contrasts'):
         load_paired_subjects(tmp_path)
     write('sub-02', 'T1w', 'T2w')
-    assert [person.label for person in load_paired_subjects(tmp_path)] == ['sub-02']
+    with caplog.at_level('WARNING'):
+        assert [person.label for person in load_paired_subjects(tmp_path)] == ['sub-02']
+    assert 'sub-01: 1 usable contrasts; left out' in caplog.text
+
+
+def test_contrast_is_what_the_sidecar_says_as_at_inference(tmp_path, caplog):
+    folder = tmp_path / 'sub-01' / 'anat'
+    folder.mkdir(parents=True)
+    image = nb.Nifti1Image(np.full((20, 20, 20), 5, np.float32), np.eye(4))
+    for name in ('T1w', 'T2w', 'acq-flair_T2w', 'swi'):
+        *entities, suffix = name.split('_')
+        stem = '_'.join(['sub-01', *entities, 'desc-brain', suffix])
+        nb.save(image, folder / f'{stem}.nii.gz')
+    (folder / 'sub-01_desc-brain_T1w.json').write_text('{"ContrastBolusIngredient": "GADOLINIUM"}')
+    with caplog.at_level('WARNING'):
+        (person,) = load_paired_subjects(tmp_path)
+    assert set(person.images) == {'T1CE', 'T2w', 'FLAIR', 'SWI'}
+    assert 'sub-01_desc-brain_T1w.json: a contrast agent was given' in caplog.text
+    assert 'this is a FLAIR named T2w' in caplog.text
 
 
 def test_nothing_to_train_on_is_refused(tmp_path):
@@ -379,8 +421,8 @@ def test_a_later_look_that_is_worse_does_not_replace_the_best(tmp_path):
 def _mean_loss(network, volumes) -> float:
     from tumsyn_bids.networks.model import Model
     from tumsyn_bids.synthesis.conditioning import prompt_tensors
-    from tumsyn_bids.training.data import to_tensors
-    from tumsyn_bids.training.synthesis import training_config
+    from tumsyn_bids.training.beginning import training_config
+    from tumsyn_bids.training.samples import to_tensors
 
     if network is None:
         torch.manual_seed(0)
@@ -426,6 +468,23 @@ def test_run_does_not_go_on_with_other_options(labelmaps, pairs, tmp_path):
         train_synthesis(tmp_path, settings=settings, recipe=PaperRecipe(), **shared)
 
 
+def test_run_begins_with_the_weights_of_a_model(labelmaps, pairs, tmp_path, capsys):
+    settings = TrainingSettings(config='tiny', steps=2, patch=24, large_share=0.0, seed=1)
+    first = train_synthesis(tmp_path / 'first', labelmaps=labelmaps, settings=settings)
+    begun = train_synthesis(tmp_path / 'begun', pairs=[pairs], start=first, max_minutes=0)
+    models = [load_model(folder) for folder in (first, begun)]
+    assert models[0].network.config == models[1].network.config
+    for old, new in zip(*(model.network.parameters() for model in models), strict=True):
+        torch.testing.assert_close(old, new, rtol=0, atol=2e-3)
+    origin = models[1].card['training']['start']
+    assert origin['sha256'] == models[0].sha256
+    command = ['train', 'synthesis', str(tmp_path / 'x'), '--pairs', str(pairs)]
+    assert main([*command, '--from', str(first), '--config', 'tiny']) == 2
+    assert '--config: the model to begin with' in capsys.readouterr().err
+    assert main([*command, '--from', str(first), '--text-encoder', 'one-hot']) == 2
+    assert '--text-encoder: the model to begin with' in capsys.readouterr().err
+
+
 def test_prompts_of_the_paper_recipe_say_what_the_sidecars_say(pairs):
     protocol = Acquisition('T2w', repetition_time=3.2, echo_time=0.4, field_strength=3.0)
     people = [
@@ -461,11 +520,12 @@ def test_an_image_without_contrast_has_no_white_matter():
 
 
 def test_recipe_of_the_paper_learns_both_directions_with_a_frozen_text(labelmaps, pairs, tmp_path):
+    from tumsyn_bids.networks.config import get_text_image_config
     from tumsyn_bids.networks.vision import TextImageModel
-    from tumsyn_bids.training.text_image import _save, text_image_config
+    from tumsyn_bids.training.text_image import _save
 
     torch.manual_seed(0)
-    stage1 = TextImageModel(text_image_config('tiny'))
+    stage1 = TextImageModel(get_text_image_config('tiny'))
     _save(stage1, tmp_path / 'stage1', {})
     recipe = PaperRecipe(low=10, largest_factor=2, points=200, batch=2, learning_rate=3e-3)
     folder = train_synthesis(

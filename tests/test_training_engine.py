@@ -14,6 +14,7 @@ from torch import nn
 
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.training.engine import CHECKPOINT, Engine, EngineSettings
+from tumsyn_bids.training.text_image import train_text_image
 
 # Learn y = 2 x; `argv`: folder, steps, processes, accumulation, seconds per step.
 SCRIPT = """
@@ -124,14 +125,31 @@ def test_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_
     assert all(torch.isfinite(p).all() for p in engine.model.parameters())
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
+def test_gpu_that_is_not_there_is_refused_before_data_are_read(tmp_path):
+    with pytest.raises(UsageError, match=r'--accelerator.*devices are not here'):
+        train_text_image(tmp_path, tmp_path, engine_settings=EngineSettings('cuda'))
+
+
 def test_lack_of_memory_tells_what_to_lower(tmp_path):
     engine = _engine(tmp_path)
 
     def loss(module, x):
         raise torch.OutOfMemoryError('CUDA out of memory')
 
-    with pytest.raises(UsageError, match='Lower the patch or the batch'):
+    with pytest.raises(UsageError, match='Lower --batch'):
         engine.train(1, lambda rng: (torch.zeros(1),), loss, seed=0, learning_rate=float)
+
+
+def test_network_that_does_not_fit_into_memory_tells_what_to_lower(tmp_path, monkeypatch):
+    def setup(*args):
+        raise torch.OutOfMemoryError('CUDA out of memory')
+
+    engine = Engine(tmp_path, EngineSettings('cpu', precision='32-true'))
+    monkeypatch.setattr(engine.fabric, 'setup', setup)
+    model = nn.Linear(2, 1)
+    with pytest.raises(UsageError, match=r'Lower --batch .* smaller --config'):
+        engine.setup(model, torch.optim.Adam(model.parameters()), model=model)
 
 
 @pytest.mark.parametrize('content', [b'', b'not a checkpoint'])
@@ -141,10 +159,49 @@ def test_broken_checkpoint_is_refused(tmp_path, content):
         _engine(tmp_path).resume()
 
 
-def test_checkpoint_of_another_network_is_refused(tmp_path):
-    torch.save({'model': {'x': torch.zeros(1)}, 'step': 3}, tmp_path / CHECKPOINT)
+def test_checkpoint_of_another_network_is_refused_and_its_keys_are_listed(tmp_path):
+    other = {'model': {'x': torch.zeros(1)}, 'optimizer': {}, 'step': 3}
+    torch.save(other, tmp_path / CHECKPOINT)
+    with pytest.raises(UsageError, match='2 missing: bias, weight; 1 unexpected: x'):
+        _engine(tmp_path).resume()
+    other['model'] = {'bias': torch.zeros(1), 'weight': torch.zeros(3, 2)}
+    torch.save(other, tmp_path / CHECKPOINT)
+    with pytest.raises(UsageError, match=r'weight is \(3, 2\) and not \(1, 2\)'):
+        _engine(tmp_path).resume()
+
+
+def test_checkpoint_of_an_older_version_is_refused_by_what_it_lacks(tmp_path):
+    torch.save(nn.Linear(2, 1).state_dict(), tmp_path / CHECKPOINT)
+    with pytest.raises(UsageError, match='no model and no optimizer and no step in it'):
+        _engine(tmp_path).resume()
+
+
+def test_checkpoint_without_the_mean_of_the_log_goes_on(tmp_path):
+    engine = _engine(tmp_path)
+    _train(engine, 1.0)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    del state['lost']
+    torch.save(state, tmp_path / CHECKPOINT)
+    engine = _engine(tmp_path)
+    engine.resume()
+    assert engine.step == 2
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    torch.save({'model': _Bomb(tmp_path / 'ran')}, tmp_path / CHECKPOINT)
     with pytest.raises(UsageError, match='cannot go on'):
         _engine(tmp_path).resume()
+    assert not (tmp_path / 'ran').exists()
+
+
+class _Bomb:
+    """Makes a file when something runs what a pickle asks for."""
+
+    def __init__(self, target):
+        self._target = target
+
+    def __reduce__(self):
+        return open, (str(self._target), 'w')
 
 
 def test_each_process_and_sample_draws_its_own_numbers(tmp_path):

@@ -10,26 +10,25 @@ import nibabel as nb
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load as load_file_bytes
+from safetensors.torch import save_file
 
 from tumsyn_bids.cli.tools import main
 from tumsyn_bids.errors import ModelError, UsageError
+from tumsyn_bids.networks.config import VisionConfig, get_text_image_config
 from tumsyn_bids.networks.vision import (
     ImageEncoder,
     TextImageModel,
-    VisionConfig,
     contrastive_loss,
     halve_and_crop,
 )
+from tumsyn_bids.training.batches import CLASSES, load_people, pick_scans
 from tumsyn_bids.training.retrieval import top_k
-from tumsyn_bids.training.splits import split_people
+from tumsyn_bids.training.splits import keep_apart, split_people
 from tumsyn_bids.training.text_image import (
-    CLASSES,
     TextImageSettings,
-    draw_batch,
     learning_rate,
-    load_heads,
     load_text_image,
-    text_image_config,
     train_text_image,
 )
 
@@ -79,18 +78,76 @@ def test_volume_is_halved_and_cut_around_what_is_not_background():
 
 
 def test_batch_holds_one_item_per_class_and_is_reproducible(labelmaps):
-    volumes = load_heads(labelmaps, ['head0.nii.gz', 'head1.nii.gz'])
-    first, shown = draw_batch(np.random.default_rng(3), volumes, 12, 14)
-    again, _ = draw_batch(np.random.default_rng(3), volumes, 12, 14)
+    scans = pick_scans(['head0.nii.gz', 'head1.nii.gz'], labelmaps, [])
+    first, shown = scans.draw_batch(np.random.default_rng(3), 12, 14)
+    again, _ = scans.draw_batch(np.random.default_rng(3), 12, 14)
     torch.testing.assert_close(first, again)
     assert first.shape == (14, 1, 12, 12, 12)
     assert len({(s.contrast, s.field_strength, s.echo_time) for s in shown}) == 14
     assert len(CLASSES) >= 27
 
 
-def test_batch_with_more_items_than_classes_is_refused():
-    with pytest.raises(UsageError, match='another class'):
-        TextImageSettings(batch=len(CLASSES) + 1)
+def test_batch_with_more_items_than_classes_is_refused(labelmaps, tmp_path):
+    settings = TextImageSettings(config='tiny', batch=len(CLASSES) + 1)
+    with pytest.raises(UsageError, match='another class: there are 28'):
+        train_text_image(tmp_path / 'run', labelmaps, settings=settings)
+    with pytest.raises(UsageError, match='nothing to be told from'):
+        TextImageSettings(batch=1)
+
+
+@pytest.fixture(scope='module')
+def people(tmp_path_factory):
+    """Four people with one to four scans, with sidecars, one of them with two sessions."""
+    root = tmp_path_factory.mktemp('people')
+    rng = np.random.default_rng(0)
+    sessions = (('01', None), ('02', 'a'), ('02', 'b'), ('03', None), ('04', None))
+    for number, (subject, session) in enumerate(sessions):
+        stem = f'sub-{subject}' + (f'_ses-{session}' if session else '')
+        folder = root.joinpath(*stem.split('_'), 'anat')
+        folder.mkdir(parents=True)
+        suffixes = ('T1w', 'T2w', 'FLAIR', 'PDw')[: 1 + (number > 0) * 3]
+        for suffix in suffixes:
+            image = np.pad(rng.uniform(50, 100, (24, 24, 24)).astype('f4'), 3)
+            name = folder / f'{stem}_desc-brain_{suffix}'
+            nb.save(nb.Nifti1Image(image, np.eye(4)), f'{name}.nii.gz')
+            sidecar = {'RepetitionTime': 3.0 + (number > 2), 'EchoTime': 0.05}
+            name.with_name(name.name + '.json').write_text(json.dumps(sidecar))
+    return root
+
+
+def test_classes_of_real_people_are_their_protocols(people):
+    read = load_people([people])
+    assert [len(person.images) for person in read] == [1, 4, 4, 4, 4]
+    scans = pick_scans([person.label for person in read], None, read)
+    assert len(scans.classes) == 8  # four contrasts with each of two repetition times
+    images, shown = scans.draw_batch(np.random.default_rng(0), 12, 8)
+    assert images.shape == (8, 1, 12, 12, 12)
+    assert images.flatten(1).std(dim=1).min() > 0
+    assert len({(item.contrast, item.repetition_time) for item in shown}) == 8
+
+
+def test_stage_1_is_trained_on_real_people_and_evaluated_on_others(people, tmp_path, capsys):
+    run, shared = tmp_path / 'run', ['--pairs', str(people)]
+    options = '--config tiny --epochs 1 --steps-per-epoch 2 --warm-up 0 --batch 4 --held-out 0.4'
+    assert main(['train', 'text-image', str(run), *shared, *options.split()]) == 0
+    manifest = json.loads((run / 'manifest.json').read_text())
+    sides = [{label[:6] for label in manifest[side]} for side in ('train', 'held_out')]
+    assert not sides[0] & sides[1]
+    assert sides[0] | sides[1] == {'sub-01', 'sub-02', 'sub-03', 'sub-04'}
+    evaluate = ['evaluate', 'retrieval', str(run / 'model'), str(tmp_path / 'report')]
+    assert main([*evaluate, *shared, '--groups', '1']) == 0
+    rows = list(csv.reader((tmp_path / 'report' / 'prompts.csv').open()))
+    assert len(rows[1]) == len(rows) + 1  # as many candidates as images
+    capsys.readouterr()
+    assert main([*evaluate, '--groups', '1']) == 2
+    assert 'not found' in capsys.readouterr().err
+
+
+def test_stage_1_with_too_few_protocols_for_a_batch_is_refused(people, tmp_path, capsys):
+    command = ['train', 'text-image', str(tmp_path), '--pairs', str(people), '--config', 'tiny']
+    assert main(command) == 2
+    message = capsys.readouterr().err
+    assert '--batch: 27 items cannot all be of another class' in message
 
 
 def test_learning_rate_rises_for_twenty_epochs_and_falls_after():
@@ -109,6 +166,19 @@ def test_people_are_divided_and_their_sessions_stay_together():
     assert sorted(train + test) == sorted(labels)
     assert not {x[:6] for x in train} & {x[:6] for x in test}
     assert split_people(labels[::-1], held_out=0.2)[1] == test[::-1]
+
+
+def test_label_map_of_a_person_stays_with_the_images_of_that_person():
+    images = [f'sub-{i:02}' for i in range(10)]
+    maps = [f'sub-{i:02}_space-T1w_dseg.nii.gz' for i in range(10, 0, -1)]
+    train, test = split_people(images + maps, held_out=0.4)
+    assert not {name[:6] for name in train} & {name[:6] for name in test}
+    for seed in range(5):
+        kept = keep_apart([images, maps], held_out=0.2, seed=seed)
+        left = {*images, *maps} - kept
+        assert len(kept) >= 4
+        assert not {name[:6] for name in kept} & {name[:6] for name in left}
+    assert keep_apart([images, ['one map.nii.gz']], held_out=0) == set()
 
 
 def test_a_single_person_is_not_divided():
@@ -152,9 +222,26 @@ def test_weights_that_are_not_finite_and_other_folders_are_refused(tmp_path):
 
     with pytest.raises(ModelError, match='not a model of stage 1'):
         load_text_image(tmp_path)
-    model = TextImageModel(text_image_config('tiny'))
+    model = TextImageModel(get_text_image_config('tiny'))
     with torch.no_grad():
         model.vision.proj[0, 0] = float('nan')
     _save(model, tmp_path / 'model', {})
     with pytest.raises(ModelError, match=r'not finite.*vision\.proj'):
         load_text_image(tmp_path / 'model')
+
+
+def test_stage_1_that_is_cut_off_or_of_other_keys_is_refused(tmp_path):
+    from tumsyn_bids.training.text_image import _save
+
+    model = TextImageModel(get_text_image_config('tiny'))
+    _save(model, tmp_path, {})
+    weights = tmp_path / 'model.safetensors'
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match='not a model of stage 1'):
+        load_text_image(tmp_path)
+    state = load_file_bytes(whole)
+    state['vision.extra'] = state.pop('vision.proj')
+    save_file(state, weights)
+    with pytest.raises(ModelError, match=r'1 missing: vision\.proj; 1 unexpected: vision\.extra'):
+        load_text_image(tmp_path)

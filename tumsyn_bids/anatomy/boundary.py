@@ -116,6 +116,16 @@ def _tidied(brain: np.ndarray, zoom: float) -> np.ndarray:
     """Cut bridges, keep the largest part, close sulci, fill ventricles."""
     core = largest_part(signed_distance(brain, zoom) > _CUT_MM)
     brain = brain & (signed_distance(core, zoom) > -_CUT_MM)
-    grown = signed_distance(brain, zoom) > -_CLOSED_MM
-    closed = (signed_distance(grown, zoom) > _CLOSED_MM) | brain
-    return ndimage.binary_fill_holes(closed)
+    return ndimage.binary_fill_holes(_closed(brain, zoom))
+
+
+def _closed(brain: np.ndarray, zoom: float) -> np.ndarray:
+    """Close sulci.
+
+    What is grown has to be shrunk from all sides: without room beyond the border of the image, a
+    dome that the border cuts flat would be left wider than it was.
+    """
+    room = int(np.ceil(_CLOSED_MM / zoom)) + 1
+    grown = signed_distance(np.pad(brain, room), zoom) > -_CLOSED_MM
+    shrunk = signed_distance(grown, zoom) > _CLOSED_MM
+    return shrunk[(slice(room, -room),) * 3] | brain

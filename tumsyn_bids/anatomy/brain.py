@@ -137,10 +137,15 @@ def nonzero_brain(data: np.ndarray, zooms: np.ndarray) -> np.ndarray:
         Voxel size in mm.
     """
     pad = [int(np.ceil(_CLOSING_MM / zoom)) + 1 for zoom in zooms]
-    inside = np.pad(largest_part(data != 0), [(n, n) for n in pad])
+    whole = largest_part(data != 0)
+    boxes = ndimage.find_objects(whole.astype(np.uint8))
+    if not boxes:
+        return whole
+    inside = np.pad(whole[boxes[0]], [(n, n) for n in pad])
     grown = signed_distance(inside, zooms) > -_CLOSING_MM
     closed = ndimage.binary_fill_holes((signed_distance(grown, zooms) > _CLOSING_MM) | inside)
-    return closed[tuple(slice(n, n + size) for n, size in zip(pad, data.shape, strict=True))]
+    whole[boxes[0]] = closed[tuple(slice(n, -n) for n in pad)]
+    return whole
 
 
 def brain_near(

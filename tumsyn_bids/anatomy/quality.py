@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-PASS, WARN, FAIL = RESULTS = ('pass', 'warn', 'fail')
+from ..verdicts import FAIL, PASS, WARN
+
 _ANY = (-math.inf, math.inf)
 
 
@@ -169,11 +170,6 @@ def judge(measures: Mapping[str, float]) -> tuple[Check, ...]:
 def messages(checks: Iterable[Check]) -> tuple[str, ...]:
     """Return what is wrong, in words."""
     return tuple(check.message for check in checks if check.message)
-
-
-def worst(results: Iterable[str]) -> str:
-    """Return the worst of some results; ``'pass'`` if there are none."""
-    return max(results, key=RESULTS.index, default=PASS)
 
 
 def _judged(name: str, value: float) -> Check:

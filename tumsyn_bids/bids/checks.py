@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ..files import write_text
 from ..plan import SessionPlan
+from ..verdicts import FAIL, PASS, WARN
 from .derivatives import raw_uri, write_sidecar
-from .files import write_text
 from .naming import derivative_path
 from .tables import to_tsv
 
-#: From the best to the worst.
-RESULTS = ('pass', 'warn', 'fail')
 COLUMNS = ('step', 'scan', 'contrast', 'measure', 'value', 'result', 'message')
 
 
@@ -70,15 +69,9 @@ def save_checks(
         'value': {'Description': 'The value; the limits are in the documentation'},
         'result': {
             'Description': 'Verdict',
-            'Levels': {'pass': 'as expected', 'warn': 'doubtful', 'fail': 'not to be trusted'},
+            'Levels': {PASS: 'as expected', WARN: 'doubtful', FAIL: 'not to be trusted'},
         },
         'message': {'Description': 'What is wrong and what to look at'},
     }
     write_sidecar(path, sidecar)
     return write_text(path, to_tsv(rows, COLUMNS))
-
-
-def worst_result(rows: Iterable[Mapping]) -> str:
-    """Return the worst verdict of a table; empty if nothing was checked."""
-    found = {row.get('result') for row in rows}
-    return next((result for result in reversed(RESULTS) if result in found), '')

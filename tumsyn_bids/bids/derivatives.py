@@ -18,8 +18,9 @@ from urllib.parse import quote
 import numpy as np
 
 from ..acquisition import BIDS_KEYS, Acquisition
+from ..files import staged, write_text
 from ..plan import Scan, SessionPlan, SynthesisTask
-from .files import staged, write_text
+from ..verdicts import FAIL, PASS, WARN
 from .naming import DEFAULT_VOXEL_SIZE, sidecar_path
 from .tables import to_tsv
 
@@ -326,9 +327,9 @@ _CONFIDENCE_COLUMNS = {
     'verdict': {
         'Description': 'That of the worst figure',
         'Levels': {
-            'pass': 'nothing odd was found',
-            'warn': 'look at the image',
-            'fail': 'do not use the image before you know why',
+            PASS: 'nothing odd was found',
+            WARN: 'look at the image',
+            FAIL: 'do not use the image before you know why',
         },
     },
 }

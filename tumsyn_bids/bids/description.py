@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import UsageError
-from .files import write_text
+from ..files import write_text
 from .tables import read_tsv, to_tsv
 
 PIPELINE = 'tumsyn-bids'

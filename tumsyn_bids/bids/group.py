@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UsageError
-from .files import write_text
+from ..files import write_text
 from .group_agreement import SUMMARY_COLUMNS, agreement_panels, summarize_agreement
 from .group_morphometry import MORPHOMETRY_TABLES, morphometry_tables, numeric
 from .status import COLUMNS, read_records, status_rows

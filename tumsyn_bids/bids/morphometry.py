@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..acquisition import CONTRASTS
+from ..files import staged, write_text
 from ..plan import SessionPlan
 from .derivatives import ALIGNED, own_uri, raw_uri, save_image, write_sidecar
-from .files import staged, write_text
 from .naming import FigurePath, derivative_path, figure_path, session_paths
 from .tables import to_tsv
 

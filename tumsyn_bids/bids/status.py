@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from ..checksums import file_sha256
+from ..files import sweep, write_text
 from ..plan import SessionPlan
-from .checks import worst_result
-from .files import sweep, write_text
+from ..verdicts import worst
 from .tables import to_tsv
 
 STATES = ('complete', 'failed', 'skipped')
@@ -222,7 +222,7 @@ def status_rows(records: Iterable[SessionRecord]) -> list[dict]:
             'seconds': round(float(record.seconds), 1),
             'n_outputs': len(record.outputs),
             'n_warnings': len(record.warnings),
-            'checks': worst_result(record.checks),
+            'checks': worst((row['result'] for row in record.checks), default=''),
             'error': next(iter(record.error.strip().splitlines()), ''),
         }
         for record in records

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..files import write_text
 from ..plan import SessionPlan
 from .derivatives import own_uri, raw_uri, save_image
-from .files import write_text
 from .morphometry import MeasuredImage
 from .naming import FigurePath, derivative_path, figure_path, session_paths
 from .tables import to_tsv

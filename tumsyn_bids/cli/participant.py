@@ -15,6 +15,7 @@ from ..errors import EXIT_OK, EXIT_SUBJECT_FAILED, ScanError, UsageError, explai
 from ..plan import SessionPlan
 from ..resources import SESSION_GB, session_gb
 from ..settings import Settings
+from ..verdicts import FAIL
 from .checks import check_settings
 from .crashes import details_of, write_crash
 from .environment import prepare_environment
@@ -255,7 +256,7 @@ class Run:
         if record.state == 'complete':
             self.tally.complete += 1
             for row in record.checks:
-                if row['result'] == 'fail':
+                if row['result'] == FAIL:
                     complain(f'{PROG}: warning: {record.label}: {row["message"]}')
             return
         self.tally.failed.append(record.label)

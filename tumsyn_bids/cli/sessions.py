@@ -18,6 +18,7 @@ from ..bids.status import SessionRecord, describe_outputs
 from ..errors import explain_storage
 from ..plan import SessionPlan
 from ..settings import Settings
+from ..verdicts import FAIL
 from .crashes import collect_crashes
 from .workers import Line
 
@@ -201,9 +202,7 @@ def _completed(job: SessionJob, begun: datetime, summary: dict) -> SessionRecord
 def _outcome(n_images: int, checks: list[dict]) -> str:
     """Say in one line what was made and which checks failed."""
     made = f'{n_images} synthetic image{"" if n_images == 1 else "s"}'
-    failed = [
-        f'{row["step"]} of the {row["contrast"]}' for row in checks if row['result'] == 'fail'
-    ]
+    failed = [f'{row["step"]} of the {row["contrast"]}' for row in checks if row['result'] == FAIL]
     return f'{made}; CHECKS FAILED: {", ".join(dict.fromkeys(failed))}' if failed else made
 
 

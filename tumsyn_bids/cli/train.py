@@ -7,7 +7,7 @@ import json
 import logging
 
 from ..errors import EXIT_OK, UsageError
-from ..networks.config import CONFIGS, ONE_HOT
+from ..networks.config import CONFIGS, ONE_HOT, TEXT_IMAGE_CONFIGS
 from .parser import absolute_path, option, whole_number
 from .progress import say
 
@@ -31,10 +31,8 @@ def add_train(commands, command) -> None:
     stages = _group(commands, 'train', 'train a model, or go on training it', 'STAGE')
     parser = command(stages, 'text-image', _run_text_image, 'stage 1: prompts and images')
     _add_run(parser)
-    parser.add_argument(
-        '--labelmaps', type=absolute_path, required=True, help='folder of head label maps'
-    )
-    parser.add_argument('--config', choices=('paper', 'tiny'), default='paper', help='size')
+    _add_people(parser)
+    parser.add_argument('--config', choices=TEXT_IMAGE_CONFIGS, help='size (default: paper)')
     parser.add_argument('--epochs', type=whole_number(1), help='default: 100')
     option(parser, '--steps-per-epoch', type=whole_number(1), help='default: 139')
     option(parser, '--warm-up', type=whole_number(0), help='epochs (default: 20)')
@@ -46,6 +44,11 @@ def add_train(commands, command) -> None:
     parser = command(stages, 'prompts', _run_prompts, text)
     parser.add_argument('--pairs', required=True, **_PAIRS)
     parser.add_argument('--exclude', nargs='+', default=(), metavar='NAME', help='people left out')
+    text = "measure what the brightest part of a model's images lacks, so that it is added"
+    parser = command(stages, 'tails', _run_tails, text)
+    parser.add_argument('model', type=absolute_path, help='model folder, which is changed')
+    parser.add_argument('--pairs', required=True, **_PAIRS)
+    parser.add_argument('--exclude', nargs='+', default=(), metavar='NAME', help='people left out')
 
 
 def add_evaluate(commands, command) -> None:
@@ -55,9 +58,7 @@ def add_evaluate(commands, command) -> None:
     parser = command(actions, 'retrieval', _run_retrieval, text)
     parser.add_argument('model', type=absolute_path, help='model folder of train text-image')
     parser.add_argument('out', type=absolute_path, help='folder for scores, tables, figure')
-    parser.add_argument(
-        '--labelmaps', type=absolute_path, required=True, help='folder of head label maps'
-    )
+    _add_people(parser)
     parser.add_argument('--groups', type=whole_number(1), default=20, help='of ten images each')
     parser.add_argument('--seed', type=whole_number(0), default=0, help='of what is drawn')
 
@@ -67,14 +68,18 @@ def _group(commands, name: str, text: str, metavar: str):
     return parser.add_subparsers(dest='action', required=True, metavar=metavar, help='which')
 
 
-def _add_synthesis(parser) -> None:
-    _add_run(parser)
+def _add_people(parser) -> None:
     parser.add_argument('--labelmaps', type=absolute_path, help='folder of head label maps')
     parser.add_argument('--pairs', default=[], **_PAIRS)
+
+
+def _add_synthesis(parser) -> None:
+    _add_run(parser)
+    _add_people(parser)
     parser.add_argument(
         '--exclude', nargs='+', default=(), metavar='NAME', help='people, files left out'
     )
-    parser.add_argument('--config', choices=CONFIGS, default='embedded', help='size')
+    parser.add_argument('--config', choices=CONFIGS, help='size (default: embedded)')
     parser.add_argument('--steps', type=whole_number(1), help='length of the schedule')
     option(
         parser,
@@ -90,7 +95,13 @@ def _add_synthesis(parser) -> None:
     )
     parser.add_argument('--batch', type=whole_number(1), help="of the paper's recipe (16)")
     parser.add_argument('--points', type=whole_number(1), help="of the paper's recipe (8000)")
-    option(parser, '--learning-rate', type=float, help="of the paper's recipe (1e-4)")
+    option(parser, '--learning-rate', type=float, help='at its peak (5e-4; paper: 1e-4)')
+    parser.add_argument(
+        '--from',
+        dest='start',
+        metavar='MODEL',
+        help='begin with the weights of a model: "embedded", a name or a folder',
+    )
     option(
         parser,
         '--text-encoder',
@@ -160,6 +171,7 @@ def _run_text_image(args: argparse.Namespace) -> int:
     path = train_text_image(
         args.out,
         args.labelmaps,
+        pairs=args.pairs,
         settings=TextImageSettings(**_given(args, *names, 'held_out', 'seed')),
         engine_settings=_engine_settings(args),
         max_minutes=args.max_minutes,
@@ -171,11 +183,11 @@ def _run_text_image(args: argparse.Namespace) -> int:
 def _recipe(args: argparse.Namespace):
     from ..training.paper import PaperRecipe
 
-    given = _given(args, 'batch', 'points', 'learning_rate')
     if args.recipe == 'paper':
-        return PaperRecipe(**given)
+        return PaperRecipe(**_given(args, 'batch', 'points', 'learning_rate'))
+    given = _given(args, 'batch', 'points')
     if given:
-        names = ', '.join('--' + name.replace('_', '-') for name in given)
+        names = ', '.join('--' + name for name in given)
         raise UsageError('goes with --recipe paper', field=names)
     return None
 
@@ -183,15 +195,23 @@ def _recipe(args: argparse.Namespace):
 def _run_synthesis(args: argparse.Namespace) -> int:
     from ..training.synthesis import TrainingSettings, train_synthesis
 
+    if args.config and args.start:
+        raise UsageError(
+            'the model to begin with has its own configuration',
+            field='--config',
+            remedy='Leave out --config or --from',
+        )
+    names = ('config',) if args.recipe == 'paper' else ('config', 'learning_rate')
     path = train_synthesis(
         args.out,
         labelmaps=args.labelmaps,
         pairs=args.pairs,
         exclude=tuple(args.exclude),
-        settings=TrainingSettings(**_given(args, 'config', 'steps', 'seed', 'held_out')),
+        settings=TrainingSettings(**_given(args, *names, 'steps', 'seed', 'held_out')),
         engine_settings=_engine_settings(args),
         recipe=_recipe(args),
         text_encoder=args.text_encoder,
+        start=args.start,
         max_minutes=args.max_minutes,
     )
     say(f'{args.prog}: finished: {path}')
@@ -200,7 +220,7 @@ def _run_synthesis(args: argparse.Namespace) -> int:
 
 def _run_prompts(args: argparse.Namespace) -> int:
     from ..training.conditions import prompts_of
-    from ..training.data import load_paired_subjects
+    from ..training.people import load_paired_subjects
 
     exclude = tuple(args.exclude)
     people = [one for path in args.pairs for one in load_paired_subjects(path, exclude=exclude)]
@@ -209,21 +229,31 @@ def _run_prompts(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _run_tails(args: argparse.Namespace) -> int:
+    from ..training.tails import measure_tails
+
+    logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
+    curves = measure_tails(args.model, args.pairs, exclude=tuple(args.exclude))
+    for name, curve in curves.items():
+        say(f'{name}: {curve[-1][1]:+.3f} at {curve[-1][0]:.3f}')
+    return EXIT_OK
+
+
 def _run_retrieval(args: argparse.Namespace) -> int:
+    from ..training.batches import load_people, pick_scans
     from ..training.retrieval import evaluate_retrieval, write_retrieval
-    from ..training.text_image import load_heads, load_text_image
+    from ..training.text_image import load_text_image
 
     model, card = load_text_image(args.model)
-    people = card['training']['held_out']
-    if not people:
+    held_out = card['training']['held_out']
+    if not held_out:
         raise UsageError(
             'nobody was kept apart in this training',
             path=args.model,
             remedy='Train with --held-out above 0',
         )
-    result = evaluate_retrieval(
-        model, load_heads(args.labelmaps, people), groups=args.groups, seed=args.seed
-    )
+    scans = pick_scans(held_out, args.labelmaps, load_people(args.pairs))
+    result = evaluate_retrieval(model, scans, groups=args.groups, seed=args.seed)
     write_retrieval(result, args.out)
     say(json.dumps(result.scores(), indent=2))
     return EXIT_OK

@@ -14,7 +14,7 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 
-from ..bids.files import staged, write_text
+from ..files import staged, write_text
 from ..grids import Grid, resample
 from .stats import aparc_stats, aseg_stats
 from .surface_files import write_freesurfer

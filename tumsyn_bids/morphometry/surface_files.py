@@ -9,7 +9,7 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 
-from ..bids.files import staged
+from ..files import staged
 from .labels import CORTEX_BASE, structures
 from .surfaces import Surface
 

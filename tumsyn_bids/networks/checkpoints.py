@@ -20,6 +20,7 @@ import torch
 from ..errors import ModelError
 from .config import DecoderConfig, EncoderConfig, TextConfig, get_config
 from .model import Model
+from .weights import check_state
 
 State = dict[str, torch.Tensor]
 
@@ -128,46 +129,15 @@ def published_model(
         (synthesis, network.synthesis, synthesis_state),
         (text_encoder, network.prompt.text, text_state),
     ):
-        check_state(path, part.state_dict(), state)
+        check_state(
+            path,
+            part.state_dict(),
+            state,
+            remedy='Give the two files of one published release, unchanged',
+            remedy_broken=_DOWNLOAD_AGAIN,
+        )
         part.load_state_dict(state, assign=True)
     return network.eval()
-
-
-def check_state(path: str | Path, expected: Mapping, state: Mapping) -> None:
-    """Compare weights with what a network expects.
-
-    Raises
-    ------
-    ModelError
-        Names the keys that are missing or unexpected, the sizes that differ, or the weights that
-        are not finite.
-    """
-    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or extra:
-        raise ModelError(
-            'the weights are not those of the published network: '
-            f'{_listed("missing", missing)}; {_listed("unexpected", extra)}',
-            path=path,
-            remedy='Give the file of the published release, unchanged',
-        )
-    wrong = [
-        f'{key} is {tuple(state[key].shape)} and not {tuple(value.shape)}'
-        for key, value in expected.items()
-        if state[key].shape != value.shape
-    ]
-    if wrong:
-        raise ModelError(
-            f'weights do not fit together: {_listed("of another size", wrong)}',
-            path=path,
-            remedy='Give the two files of one release',
-        )
-    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise ModelError(
-            f'holds weights that are not finite: {_listed("broken", broken)}',
-            path=path,
-            remedy=_DOWNLOAD_AGAIN,
-        )
 
 
 def _load(path: Path) -> Mapping:
@@ -292,10 +262,3 @@ def _last(state: State, pattern: str) -> int:
     """Return the largest number in keys of a pattern, -1 where there is none."""
     matches = (re.fullmatch(pattern, key) for key in state)
     return max((int(match[1]) for match in matches if match), default=-1)
-
-
-def _listed(word: str, items: list[str]) -> str:
-    if not items:
-        return f'none {word}'
-    rest = f' and {len(items) - _NAMED} more' if len(items) > _NAMED else ''
-    return f'{len(items)} {word}: {", ".join(items[:_NAMED])}{rest}'

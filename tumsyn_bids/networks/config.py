@@ -204,6 +204,49 @@ class SynthesisConfig:
         return cls(**values)
 
 
+@dataclass(frozen=True)
+class VisionConfig:
+    """The 3D vision transformer; the defaults are the paper's ViT-B/16.
+
+    Attributes
+    ----------
+    image, patch : int
+        Edge of the input and of its patches, in voxels of the halved volume.
+    width, layers, heads : int
+    """
+
+    image: int = 96
+    patch: int = 16
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+
+
+@dataclass(frozen=True)
+class TextImageConfig:
+    """Both encoders of stage 1.
+
+    Attributes
+    ----------
+    temperature : float
+        Divides the cosines; constant, as in the paper.
+    """
+
+    text: TextConfig = field(default_factory=TextConfig)
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    temperature: float = 0.07
+
+    def to_dict(self) -> dict:
+        """Return a JSON-serialisable mapping."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> TextImageConfig:
+        """Rebuild a configuration from :meth:`to_dict`."""
+        text = {k: tuple(v) if isinstance(v, list) else v for k, v in values['text'].items()}
+        return cls(TextConfig(**text), VisionConfig(**values['vision']), values['temperature'])
+
+
 def get_config(name: str) -> SynthesisConfig:
     """Return a named configuration.
 
@@ -295,3 +338,29 @@ def _tiny() -> SynthesisConfig:
 _MAKERS = {'official': _official, 'paper': _paper, 'embedded': _embedded, 'tiny': _tiny}
 #: Names that :func:`get_config` knows.
 CONFIGS = tuple(_MAKERS)
+
+
+def get_text_image_config(name: str) -> TextImageConfig:
+    """Return a named configuration of stage 1: ``paper`` (ViT-B/16 on 96³) or ``tiny`` (16³).
+
+    Raises
+    ------
+    KeyError
+        If there is no such configuration; the message lists those that exist.
+    """
+    try:
+        return _TEXT_IMAGE[name]
+    except KeyError:
+        known = ', '.join(TEXT_IMAGE_CONFIGS)
+        raise KeyError(f'no configuration {name!r}; known: {known}') from None
+
+
+_TEXT_IMAGE = {
+    'paper': TextImageConfig(),
+    'tiny': TextImageConfig(
+        TextConfig(width=64, layers=2, heads=4, embed_dim=64),
+        VisionConfig(image=16, patch=4, width=96, layers=2, heads=4),
+    ),
+}
+#: Names that :func:`get_text_image_config` knows.
+TEXT_IMAGE_CONFIGS = tuple(_TEXT_IMAGE)

@@ -20,6 +20,7 @@ from ..errors import ModelError
 from .config import SynthesisConfig
 from .store import CONFIG, EMBEDDED, WEIGHTS, embedded_model
 from .synthesis import PromptEncoder, SynthesisNet
+from .weights import check_state
 
 FORMAT = 1
 
@@ -152,22 +153,5 @@ def _load_weights(network: Model, path: Path) -> None:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f'cannot be read ({error})', path=path, remedy=_REMEDY) from error
-    expected = network.state_dict()
-    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    if missing or extra:
-        raise ModelError(
-            f'the weights are of another network: missing {missing[:5]}, unexpected {extra[:5]}',
-            path=path,
-            remedy=_REMEDY,
-        )
-    wrong = [key for key in expected if expected[key].shape != state[key].shape]
-    if wrong:
-        raise ModelError(
-            f'the weights have other sizes than config.json says: {wrong[:5]}',
-            path=path,
-            remedy=_REMEDY,
-        )
-    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise ModelError(f'weights are not finite: {broken[:5]}', path=path, remedy=_REMEDY)
+    check_state(path, network.state_dict(), state, remedy=_REMEDY)
     network.load_state_dict({key: value.float() for key, value in state.items()})

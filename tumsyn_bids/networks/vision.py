@@ -3,57 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .config import TextConfig
+from .config import TextImageConfig, VisionConfig
 from .text import TextEncoder, Transformer
-
-
-@dataclass(frozen=True)
-class VisionConfig:
-    """The 3D vision transformer; the defaults are the paper's ViT-B/16.
-
-    Attributes
-    ----------
-    image, patch : int
-        Edge of the input and of its patches, in voxels of the halved volume.
-    width, layers, heads : int
-    """
-
-    image: int = 96
-    patch: int = 16
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-
-
-@dataclass(frozen=True)
-class TextImageConfig:
-    """Both encoders of stage 1.
-
-    Attributes
-    ----------
-    temperature : float
-        Divides the cosines; constant, as in the paper.
-    """
-
-    text: TextConfig = field(default_factory=TextConfig)
-    vision: VisionConfig = field(default_factory=VisionConfig)
-    temperature: float = 0.07
-
-    def to_dict(self) -> dict:
-        """Return a JSON-serialisable mapping."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict) -> TextImageConfig:
-        """Rebuild a configuration from :meth:`to_dict`."""
-        text = {k: tuple(v) if isinstance(v, list) else v for k, v in values['text'].items()}
-        return cls(TextConfig(**text), VisionConfig(**values['vision']), values['temperature'])
 
 
 class ImageEncoder(nn.Module):

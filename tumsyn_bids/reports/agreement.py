@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import staged
+
 _COLUMNS = 3
 
 
@@ -44,14 +46,9 @@ def bland_altman_svg(panels: Mapping[str, tuple[Sequence[float], Sequence[float]
 
 def save_bland_altman(panels: Mapping[str, tuple], out: str | Path) -> Path:
     """Write :func:`bland_altman_svg` to a file."""
-    out = Path(out)
-    temporary = out.with_name(f'.tmp-{out.name}')
-    try:
+    with staged(out) as temporary:
         temporary.write_bytes(bland_altman_svg(panels))
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return out
+    return Path(out)
 
 
 def _panel(axis, title: str, first: np.ndarray, second: np.ndarray) -> None:

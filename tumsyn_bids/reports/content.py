@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..acquisition import BIDS_KEYS, Acquisition
 from ..plan import SessionPlan
+from ..verdicts import worst
 
 _UNITS = {
     'field_strength': 'T',
@@ -109,8 +110,7 @@ class SessionContent:
     @property
     def check_result(self) -> str:
         """The worst verdict of the checks; empty if nothing was checked."""
-        found = {row['result'] for row in self.checks}
-        return next((result for result in ('fail', 'warn', 'pass') if result in found), '')
+        return worst((row['result'] for row in self.checks), default='')
 
     @property
     def n_doubts(self) -> int:

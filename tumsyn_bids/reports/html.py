@@ -6,14 +6,13 @@ puts them into the order of ``data/spec.yml`` and into our page template.
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from ..files import write_text
 from .content import SessionContent
 from .templates import FOLDER, render
 
@@ -77,7 +76,7 @@ def write_report(output_dir: str | Path, subject: str, records: Sequence[Mapping
         )
         report.generate_report()
         text = (folder / 'report.html').read_text(encoding='utf-8')
-    return _replace(output_dir / f'sub-{subject}.html', text)
+    return write_text(output_dir / f'sub-{subject}.html', text)
 
 
 def _bootstrap(folder: Path, subject: str) -> Path:
@@ -206,14 +205,3 @@ def _errors(sessions: Sequence[SessionContent], output_dir: Path) -> str:
         if session.error or session.state == 'failed'
     ]
     return render('errors.html.j2', failures=failures)
-
-
-def _replace(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{uuid.uuid4().hex[:12]}-{path.name}')
-    try:
-        temporary.write_text(text, encoding='utf-8')
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

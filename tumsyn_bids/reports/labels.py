@@ -9,7 +9,7 @@ import nibabel as nb
 import numpy as np
 
 from ..grids import resample
-from .figures import _brain_range, _gray, _in_memory, _marked, _row, _save
+from .sheet import brain_range, gray, in_memory, marked, row_of, save_sheet
 from .slices import PLANES, View
 
 _OPACITY = 0.55
@@ -44,18 +44,18 @@ def plot_labels(
     -------
     Path
     """
-    img = _in_memory(img)
+    img = in_memory(img)
     numbers = nb.Nifti1Image(np.asarray(labels.dataobj).astype(np.int32), labels.affine)
     view = View.around(numbers)
     samples = view.sample(img)
-    gray = _gray(samples, _brain_range(samples, samples))
+    shades = gray(samples, brain_range(samples, samples))
     table = np.zeros((max(colours) + 1, 4), np.float32)
     for number, colour in colours.items():
         table[number] = (*colour, 1)
     rows = []
     for plane in PLANES:
-        tiles = _marked(gray[plane]) if synthetic else gray[plane]
-        rows.append(_row('T1w', plane, [tiles], synthetic=synthetic))
+        tiles = marked(shades[plane]) if synthetic else shades[plane]
+        rows.append(row_of('T1w', plane, [tiles], synthetic=synthetic))
         found = np.stack([
             resample(numbers, view.grid(plane, cut), order=0)[:, ::-1, 0].T
             for cut in view.cuts[plane]
@@ -63,5 +63,5 @@ def plot_labels(
         paint = table[np.clip(np.rint(found).astype(int), 0, len(table) - 1)]
         share = _OPACITY * paint[..., 3:]
         mixed = (1 - share) * tiles[..., None] + share * paint[..., :3]
-        rows.append(_row('structures', plane, [mixed.astype(np.uint8)]))
-    return _save(out, title, rows, note)
+        rows.append(row_of('structures', plane, [mixed.astype(np.uint8)]))
+    return save_sheet(out, title, rows, note)

@@ -22,6 +22,7 @@ from ..physics.expected import expected_signals
 from ..physics.recontrast import class_means, of_classes, tissue_shares
 from ..prompt import render_prompt
 from ..protocols import default_protocol
+from ..verdicts import FAIL, PASS, WARN, worst
 from .synthesizer import BRIGHT, EncodedScan, Synthesizer
 
 #: Where each figure is worth a warning and where an image has failed, and its better side (1: up,
@@ -31,7 +32,6 @@ THRESHOLDS: dict[str, tuple[float, float, int]] = {
     'cycle': (0.80, 0.50, 1),
     'prompt_deviation': (0.20, 0.35, -1),
 }
-VERDICTS = ('pass', 'warn', 'fail')
 _MEANING = {
     'reconstruction': 'the model does not recognise the source (correlation {value:.2f} with what '
     'it expects of such a scan): check that the metadata name the right contrast, and the scan',
@@ -70,7 +70,7 @@ class Confidence:
     @property
     def verdict(self) -> str:
         """``pass``, ``warn`` or ``fail``: that of the worst figure."""
-        return max((_judge(*item) for item in self.to_dict().items()), key=VERDICTS.index)
+        return worst(_judge(*item) for item in self.to_dict().items())
 
     @property
     def warnings(self) -> list[str]:
@@ -78,7 +78,7 @@ class Confidence:
         return [
             _MEANING[name].format(value=value)
             for name, value in self.to_dict().items()
-            if _judge(name, value) != 'pass'
+            if _judge(name, value) != PASS
         ]
 
 
@@ -146,8 +146,8 @@ class Examiner:
 def _judge(name: str, value: float) -> str:
     warn, fail, sign = THRESHOLDS[name]
     if sign * value < sign * fail:
-        return 'fail'
-    return 'warn' if sign * value < sign * warn else 'pass'
+        return FAIL
+    return WARN if sign * value < sign * warn else PASS
 
 
 def _slab(encoded: EncodedScan) -> tuple[slice, slice]:

@@ -14,9 +14,10 @@ from ..acquisition import Acquisition
 from ..errors import ScanError, UsageError
 from ..grids import Grid, resample
 from ..networks.model import LoadedModel, load_model
-from ..prompt import render_prompt
+from ..prompt import parse_prompt, render_prompt
 from .conditioning import prompt_tensors, scanner_label
 from .intensity import percentile_clip, scale_source
+from .tails import restore_tail
 from .tiling import blend_weight, inside, tile_boxes
 
 #: Value of a synthetic voxel as bright as the 98th percentile of the brain.
@@ -78,6 +79,7 @@ class Synthesizer:
     def __init__(self, loaded: LoadedModel, device: torch.device, precision: str = 'auto'):
         self._network = loaded.network.to(device).to(memory_format=torch.channels_last_3d)
         self._card = loaded.card
+        self._tails = loaded.card.get('tails', {})
         self.config = loaded.network.config
         self.name, self.version, self.sha256 = loaded.name, loaded.version, loaded.sha256
         self.device = device
@@ -217,8 +219,12 @@ class Synthesizer:
         counts = np.maximum(np.round(grid.zooms / encoded.grid.zooms), 1)
         cell = np.linalg.norm(to_input[:3, :3] / counts, axis=1)
         values = self._values(encoded, points, text, cell).reshape(len(offsets), -1).mean(axis=0)
-        image[mask] = np.maximum(values, 0) * BRIGHT
+        image[mask] = np.maximum(self._restored(values, prompt), 0) * BRIGHT
         return image
+
+    def _restored(self, values: np.ndarray, prompt: str) -> np.ndarray:
+        curve = self._tails.get(parse_prompt(prompt).contrast)
+        return values if curve is None else restore_tail(values, curve)
 
     def _input_grid(self, mask) -> tuple[Grid, int]:
         """Return the grid around the brain, and how many voxels the whole field of view has."""

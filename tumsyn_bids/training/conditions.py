@@ -19,7 +19,7 @@ from ..networks.embeddings import clean_prompt, read_embeddings
 from ..prompt import render_prompt
 from ..simulation.draw import scanners
 from ..synthesis.conditioning import scanner_label
-from .data import PairedSubject
+from .people import PairedSubject
 from .text_image import load_text_image
 
 

@@ -7,9 +7,9 @@ the number of the step, so a run that was killed goes on as if it had not been.
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ import torch
 from torch import nn
 
 from ..errors import UsageError
+from ..files import staged
+from ..networks.weights import misfit
 
 LOGGER = logging.getLogger(__name__)
 CHECKPOINT = 'checkpoint.pt'
@@ -72,7 +74,7 @@ class Engine:
     Raises
     ------
     UsageError
-        If Lightning Fabric is not installed.
+        If Lightning Fabric is not installed, or the devices asked for are not there.
     """
 
     def __init__(self, out_dir: str | Path, settings: EngineSettings):
@@ -111,9 +113,10 @@ class Engine:
             Decay of the average.
         """
         self.model, self.averaged, self.ema = model, averaged, ema
-        self.module, self.optimizer = self.fabric.setup(module, optimizer)
-        if averaged is not None:
-            averaged.to(self.fabric.device)
+        with _memory():
+            self.module, self.optimizer = self.fabric.setup(module, optimizer)
+            if averaged is not None:
+                averaged.to(self.fabric.device)
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one.
@@ -126,9 +129,9 @@ class Engine:
         path = self.out_dir / CHECKPOINT
         if not path.exists():
             return
-        remedy = 'Give the options of the first start, or another folder'
         try:
             state = torch.load(path, weights_only=True, map_location='cpu')
+            self._check(state)
             self.model.load_state_dict(state['model'])
             if self.averaged is not None:
                 self.averaged.load_state_dict(state['averaged'])
@@ -138,10 +141,22 @@ class Engine:
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UsageError(
-                f'the run cannot go on from here ({reason})', path=path, remedy=remedy
+                f'the run cannot go on from here ({reason})',
+                path=path,
+                remedy='Give the options of the first start, or another folder',
             ) from error
         self._shorten_log()
         LOGGER.info('resumed at step %d', self.step)
+
+    def _check(self, state) -> None:
+        needed = ['model', 'optimizer', 'step'] + ['averaged'] * (self.averaged is not None)
+        absent = [key for key in needed if key not in state]
+        if absent:
+            raise ValueError(f'no {" and no ".join(absent)} in it, as another version writes it')
+        for key in ('model', 'averaged') if self.averaged is not None else ('model',):
+            problem = misfit(self.model.state_dict(), state[key])
+            if problem:
+                raise ValueError(f'it is of another network: {problem}')
 
     def save(self) -> None:
         """Write the checkpoint; a reader finds the old one or the new one."""
@@ -223,7 +238,7 @@ class Engine:
 
     def _validate(self, validate: Callable[[], float]) -> None:
         if self.first:
-            with torch.no_grad():
+            with torch.no_grad(), _memory():
                 value = float(validate())
             _append(self.out_dir / 'validation.csv', 'step,loss', f'{self.step},{value:.5f}')
             path = self.out_dir / BEST
@@ -243,15 +258,9 @@ class Engine:
             place = self.fabric.global_rank * self.settings.accumulate + micro
             rng = np.random.default_rng([seed, self.step, place] if place else [seed, self.step])
             last = micro == self.settings.accumulate - 1
-            try:
-                with self.fabric.no_backward_sync(self.module, enabled=not last):
-                    value = loss(self.module, *self.fabric.to_device(draw(rng)))
-                    self.fabric.backward(value / self.settings.accumulate)
-            except torch.OutOfMemoryError as error:
-                raise UsageError(
-                    'the memory of the device does not suffice',
-                    remedy='Lower the patch or the batch, raise --accumulate, or use bf16-mixed',
-                ) from error
+            with _memory(), self.fabric.no_backward_sync(self.module, enabled=not last):
+                value = loss(self.module, *self.fabric.to_device(draw(rng)))
+                self.fabric.backward(value / self.settings.accumulate)
             total += float(value.detach())
         mean = torch.tensor(total / self.settings.accumulate, device=self.fabric.device)
         mean = float(self.fabric.all_reduce(mean))
@@ -304,10 +313,22 @@ class Engine:
             mean.copy_(value)
 
 
+@contextmanager
+def _memory() -> Iterator[None]:
+    """Say which settings to lower where the memory of the device does not suffice."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UsageError(
+            'the memory of the device does not suffice',
+            remedy='Lower --batch or --points and raise --accumulate to make up for it, choose a '
+            'smaller --config, or use --precision bf16-mixed',
+        ) from error
+
+
 def _replace(path: Path, state: dict) -> None:
-    temporary = path.with_name(path.name + '.tmp')
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    with staged(path) as temporary:
+        torch.save(state, temporary)
 
 
 def _append(path: Path, header: str, line: str) -> None:
@@ -324,11 +345,18 @@ def _fabric(settings: EngineSettings):
             'training needs Lightning Fabric, which is not installed',
             remedy="Install it: pip install 'tumsyn-bids[train]'",
         ) from error
-    fabric = Fabric(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        precision=settings.precision,
-    )
+    try:
+        fabric = Fabric(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            precision=settings.precision,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(
+            f'these devices are not here ({error})',
+            field='--accelerator, --devices, --nodes, --precision',
+            remedy='Give --accelerator cpu, or start it where the GPUs are',
+        ) from error
     fabric.launch()
     return fabric

@@ -32,7 +32,7 @@ def gradient_difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return sum(delta.diff(dim=axis).abs().mean() for axis in (-3, -2, -1)) / 3
 
 
-def tail_difference(predicted, target, mask, share: float = 0.01) -> torch.Tensor:
+def tail_difference(predicted, target, mask, share: float = 0.04) -> torch.Tensor:
     """Return how far the brightest voxels are from those of the target.
 
     Compares sorted values, not places. Regression shrinks towards the mean what it is unsure of,
@@ -53,8 +53,31 @@ def tail_difference(predicted, target, mask, share: float = 0.01) -> torch.Tenso
     return (ours - theirs).abs().mean()
 
 
+def relative_difference(predicted, target, mask, share: float = 0.01) -> torch.Tensor:
+    """Return the squared error of images that are each divided by their brightest voxels.
+
+    That is how images are looked at and compared: an image whose brightest voxels are too dark is
+    too bright everywhere else.
+
+    Parameters
+    ----------
+    predicted, target : Tensor, shape (B, T, X, Y, Z)
+    mask : Tensor, shape (B, 1, X, Y, Z)
+    share : float
+        Part of the voxels inside the mask whose mean an image is divided by.
+    """
+    inside = mask[0, 0] > 0
+    count = max(int(share * int(inside.sum())), 1)
+    scaled = []
+    for image in (predicted, target):
+        values = image[0, :, inside]
+        bright = values.topk(count, dim=1).values.mean(dim=1, keepdim=True)
+        scaled.append(values / bright.clamp_min(0.1))
+    return F.huber_loss(*scaled, delta=0.5)
+
+
 def synthesis_loss(predicted, target, mask) -> torch.Tensor:
-    """Return the training loss: absolute and squared error, SSIM, edges and tails, in the mask.
+    """Return the training loss: absolute and squared error, SSIM, edges and tails.
 
     Parameters
     ----------
@@ -72,4 +95,5 @@ def synthesis_loss(predicted, target, mask) -> torch.Tensor:
         + 0.1 * structural_dissimilarity(predicted, target)
         + 0.3 * gradient_difference(predicted, target) / share
         + 0.3 * tail_difference(predicted, target, mask)
+        + 8 * relative_difference(predicted, target, mask)
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from ..errors import UsageError
+from ..files import write_text
 from .engine import CHECKPOINT, Engine
 
 MANIFEST = 'manifest.json'
@@ -38,9 +38,7 @@ def keep_manifest(engine: Engine, manifest: dict) -> None:
                 remedy='Give the options of the first start, or another folder',
             )
     if engine.first:
-        temporary = path.with_name(path.name + '.tmp')
-        temporary.write_text(json.dumps(manifest, indent=2) + '\n')
-        os.replace(temporary, path)
+        write_text(path, json.dumps(manifest, indent=2) + '\n')
 
 
 def _read(path: Path) -> dict:

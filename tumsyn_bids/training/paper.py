@@ -17,7 +17,8 @@ from ..networks.model import Model
 from ..prompt import render_prompt
 from ..simulation.generator import draw_grid, sample_image
 from ..synthesis.conditioning import prompt_tensors
-from .data import PairedSubject, simulated_sample
+from .people import PairedSubject
+from .samples import simulated_sample
 
 #: Parts of the schedule after which the rate is halved (epochs 100, 150, 200, 250 of 300).
 MILESTONES = (1 / 3, 1 / 2, 2 / 3, 5 / 6)

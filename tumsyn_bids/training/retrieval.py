@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from ..acquisition import CONTRASTS
+from ..errors import UsageError
 from ..networks.vision import TextImageModel
 from ..prompt import render_prompt
-from ..simulation.generator import TissueVolume
 from ..synthesis.conditioning import prompt_tensors
-from .text_image import draw_batch, only_contrast
+from .batches import Scans
+from .text_image import only_contrast
 
-#: Prompts among which one is to be found.
+#: Prompts among which one is to be found, if the people have images of as many classes.
 CANDIDATES = 10
 
 
@@ -27,8 +28,8 @@ class Retrieval:
 
     Attributes
     ----------
-    probabilities : ndarray, shape (N, 10)
-        Of each candidate prompt for each image.
+    probabilities : ndarray, shape (N, C)
+        Of each candidate prompt for each image; ten, or as many as there are classes.
     own : ndarray of int, shape (N,)
         The right candidate.
     modality_probabilities : ndarray, shape (N, 7)
@@ -57,34 +58,47 @@ def top_k(probabilities: np.ndarray, own: np.ndarray, k: int) -> float:
 
 @torch.inference_mode()
 def evaluate_retrieval(
-    model: TextImageModel, volumes: list[TissueVolume], *, groups: int = 20, seed: int = 0
+    model: TextImageModel, scans: Scans, *, groups: int = 20, seed: int = 0
 ) -> Retrieval:
     """Look for the prompt of each image among ten, and for its modality among seven.
+
+    Of people with fewer protocols than ten, the prompt is sought among as many as they have.
 
     Parameters
     ----------
     model : TextImageModel
-    volumes : list of TissueVolume
-        People that were not trained on.
+    scans : Scans
+        Of people that were not trained on.
     groups : int
         Times ten images are drawn with their prompts; each is sought among the prompts of its ten.
     seed : int
+
+    Raises
+    ------
+    UsageError
+        If all images are of one protocol.
 
     Notes
     -----
     A modality is asked for by a prompt in which everything but the contrast and the voxel size is
     unknown.
     """
+    candidates = min(CANDIDATES, len(scans.classes))
+    if candidates < 2:
+        raise UsageError(
+            'the images of the people held out are all of one protocol',
+            remedy='Keep more people apart when training (--held-out)',
+        )
     edge, text = model.config.vision.image, model.config.text
     names = list(CONTRASTS)
     bare, _ = prompt_tensors([render_prompt(only_contrast(name)) for name in names], text)
     texts, owns, kinds, modalities = [], [], [], []
     for group in range(groups):
         rng = np.random.default_rng([seed, 7, group])
-        images, shown = draw_batch(rng, volumes, edge, CANDIDATES)
+        images, shown = scans.draw_batch(rng, edge, candidates)
         ids, _ = prompt_tensors([render_prompt(item) for item in shown], text)
         texts.append(model(images, ids).softmax(dim=-1).numpy())
-        owns.append(np.arange(CANDIDATES))
+        owns.append(np.arange(candidates))
         kinds.append(model(images, bare).softmax(dim=-1).numpy())
         modalities.append([names.index(item.contrast) for item in shown])
     return Retrieval(*(np.concatenate(part) for part in (texts, owns, kinds, modalities)))
@@ -107,8 +121,9 @@ def write_retrieval(result: Retrieval, out_dir: str | Path) -> list[Path]:
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = [out_dir / 'scores.json', out_dir / 'retrieval.png']
     paths[0].write_text(json.dumps(result.scores(), indent=2) + '\n')
+    candidates = result.probabilities.shape[1]
     tables = {
-        'prompts': (result.probabilities, result.own, [str(i) for i in range(CANDIDATES)]),
+        'prompts': (result.probabilities, result.own, [str(i) for i in range(candidates)]),
         'modalities': (result.modality_probabilities, result.modality, list(CONTRASTS)),
     }
     for name, (probabilities, own, columns) in tables.items():
@@ -139,8 +154,9 @@ def _draw(result: Retrieval, path: Path) -> None:
     scores = result.scores()
     left.bar(range(len(scores)), scores.values(), color='#3b6ea5')
     left.set_xticks(range(len(scores)), [key.replace('_', '\n') for key in scores])
-    for place, (k, n) in enumerate(((1, 10), (5, 10), (1, 7), (5, 7))):
-        left.hlines(k / n, place - 0.4, place + 0.4, color='black', linestyle='--')
+    chance = [(k, n) for n in (result.probabilities.shape[1], len(names)) for k in (1, 5)]
+    for place, (k, n) in enumerate(chance):
+        left.hlines(min(k / n, 1), place - 0.4, place + 0.4, color='black', linestyle='--')
     left.set(ylim=(0, 1), ylabel='found', title='Retrieval (dashed: by chance)')
     picture = right.imshow(mean, vmin=0, vmax=1, cmap='Blues')
     right.set_xticks(range(len(names)), names, rotation=45)

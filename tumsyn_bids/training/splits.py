@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 from ..errors import UsageError
@@ -13,7 +14,8 @@ def split_people(
 ) -> tuple[list[str], list[str]]:
     """Divide people into those to train on and those held out.
 
-    A person's sessions (``sub-01_ses-1``, ``sub-01_ses-2``) stay together. The order of people
+    What is named after one person (``sub-01_ses-1``, ``sub-01_ses-2``, a label map
+    ``sub-01_dseg.nii.gz``) stays together. The order of people
     comes from a hash, so it does not depend on the order of files.
 
     Parameters
@@ -47,8 +49,34 @@ def split_people(
     return train, [label for label in labels if _person(label) in tested]
 
 
+def keep_apart(kinds: Sequence[Sequence[str]], *, held_out: float, seed: int = 0) -> set[str]:
+    """Choose whom to hold out of each kind of data, such as label maps and real people.
+
+    Who is held out of one kind is held out of all. A kind with a single entry gives up nobody of
+    its own accord.
+
+    Parameters
+    ----------
+    kinds : sequence of sequence of str
+        Labels of each kind.
+    held_out, seed
+        As of :func:`split_people`.
+
+    Returns
+    -------
+    set of str
+        Labels held out.
+    """
+    if held_out == 0:
+        return set()
+    parts = [split_people(labels, held_out=held_out, seed=seed) for labels in kinds if labels[1:]]
+    people = {_person(label) for _, kept in parts for label in kept}
+    return {label for labels in kinds for label in labels if _person(label) in people}
+
+
 def _person(label: str) -> str:
-    return label.split('_ses-')[0]
+    named = re.match('sub-[A-Za-z0-9]+', label)
+    return named.group() if named else label
 
 
 def _hash(name: str, seed: int) -> str:

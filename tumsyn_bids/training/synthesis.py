@@ -16,26 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..acquisition import CONTRASTS, Acquisition
 from ..errors import UsageError
-from ..networks.config import SynthesisConfig, TextConfig, get_config
 from ..networks.decoder import make_coord
 from ..networks.model import Model, save_model
-from ..networks.tokenizer import get_tokenizer
-from ..prompt import render_prompt
-from ..simulation.draw import draw_acquisition, training_ranges
+from ..simulation.draw import training_ranges
 from ..simulation.generator import TissueVolume, load_tissue_volume
 from ..synthesis.conditioning import prompt_tensors
-from .conditions import make_condition
-from .data import (
-    PairedSubject,
-    forget_fields,
-    load_paired_subjects,
-    off_grid,
-    real_sample,
-    simulated_sample,
-    to_tensors,
-)
+from .beginning import Beginning, begin
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
 from .losses import synthesis_loss
@@ -46,7 +33,14 @@ from .paper import (
     freeze_text,
     mean_absolute_error,
 )
-from .splits import split_people
+from .people import PairedSubject, load_paired_subjects
+from .samples import (
+    off_grid,
+    real_sample,
+    simulated_sample,
+    to_tensors,
+)
+from .splits import keep_apart
 
 
 @dataclass(frozen=True)
@@ -93,33 +87,6 @@ class TrainingSettings:
     seed: int = 20409
 
 
-def prompt_vocabulary(n_draws: int = 3000) -> tuple[int, ...]:
-    """Return the token ids that prompts of this package are made of."""
-    rng = np.random.default_rng(0)
-    tokenizer = get_tokenizer()
-    ids: set[int] = set(tokenizer.encode('0 1 2 3 4 5 6 7 8 9 . , ; : ( ) None Unknown UIH'))
-    for _ in range(n_draws):
-        contrast = str(rng.choice(list(CONTRASTS)))
-        acquisition = forget_fields(rng, draw_acquisition(rng, contrast), 0.2).replace(
-            age=float(rng.integers(0, 100)),
-            sex=str(rng.choice(['M', 'F'])),
-            voxel_size=tuple(float(v) for v in rng.uniform(0.4, 6, 3)),
-        )
-        ids.update(tokenizer.encode(render_prompt(acquisition)))
-    ids.update(tokenizer.encode(render_prompt(Acquisition())))
-    return tuple(sorted(ids))
-
-
-def training_config(name: str) -> SynthesisConfig:
-    """Return a configuration; a small one gets the vocabulary of our prompts."""
-    config = get_config(name)
-    if name == 'official':
-        return config
-    values = config.to_dict()
-    values['text'] = asdict(TextConfig(**{**values['text'], 'vocabulary': prompt_vocabulary()}))
-    return SynthesisConfig.from_dict(values)
-
-
 def train_synthesis(
     out_dir: str | Path,
     *,
@@ -130,6 +97,7 @@ def train_synthesis(
     engine_settings: EngineSettings | None = None,
     recipe: PaperRecipe | None = None,
     text_encoder: str | Path | None = None,
+    start: str | Path | None = None,
     max_minutes: float | None = None,
 ) -> Path:
     """Train, or go on training, and write the model.
@@ -152,6 +120,9 @@ def train_synthesis(
     text_encoder : str or path-like, optional
         What is used as it is to read prompts; see
         :func:`~tumsyn_bids.training.conditions.make_condition`.
+    start : str or path-like, optional
+        Model whose weights are the first ones, as :func:`~tumsyn_bids.networks.store.find_model`
+        takes it; its configuration replaces that of the settings.
     max_minutes : float, optional
         Stop, resumably, after this time.
 
@@ -166,36 +137,37 @@ def train_synthesis(
         If there is nothing to train on, or the folder holds a run with other options.
     """
     settings = settings or TrainingSettings()
-    text_weights = None
-    config = training_config(settings.config)
     out_dir = Path(out_dir)
+    engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     out_dir.mkdir(parents=True, exist_ok=True)
     volumes = _load_volumes(labelmaps, exclude)
     people = [person for path in pairs for person in load_paired_subjects(path, exclude=exclude)]
     if not volumes and not people:
         raise UsageError('there is nothing to train on', remedy='Give --labelmaps or --pairs')
-    if text_encoder is not None:
-        condition = make_condition(config, text_encoder, people)
-        config, text_weights = condition.config, condition.weights
-        if config.text.reader == 'table' and (recipe is None or volumes):
-            raise UsageError(
-                'simulation and the recipe of the embedded model draw new prompts at each step',
-                path=text_encoder,
-                field='--text-encoder',
-                remedy='A table of embeddings goes with --recipe paper and --pairs alone',
-            )
-    volumes, kept_volumes = _split(volumes, settings, key=lambda volume: volume.name)
-    people, kept_people = _split(people, settings, key=lambda person: person.label)
+    begun = begin(
+        settings.config, people, text_encoder=text_encoder, start=start, frozen=recipe is not None
+    )
+    if begun.config.text.reader == 'table' and (recipe is None or volumes):
+        raise UsageError(
+            'simulation and the recipe of the embedded model draw new prompts at each step',
+            path=text_encoder or start,
+            field='--text-encoder' if text_encoder else '--from',
+            remedy='A table of embeddings goes with --recipe paper and --pairs alone',
+        )
+    kinds = [volume.name for volume in volumes], [person.label for person in people]
+    kept = keep_apart(kinds, held_out=settings.held_out, seed=settings.seed)
+    volumes, kept_volumes = _divide(volumes, lambda volume: volume.name in kept)
+    people, kept_people = _divide(people, lambda person: person.label in kept)
     manifest = {
         **_manifest(settings, volumes, people, exclude, recipe),
         'text_encoder': None if text_encoder is None else str(text_encoder),
+        'start': begun.origin,
         'held_out': [item.name for item in kept_volumes] + [item.label for item in kept_people],
     }
-    engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     keep_manifest(engine, manifest)
     kind = _Run if recipe is None else _PaperRun
-    run = kind(settings, engine, volumes, people, config, recipe)
-    run.setup(text_weights)
+    run = kind(settings, engine, volumes, people, begun, recipe)
+    run.setup()
     engine.resume()
     validate = None
     if kept_volumes or kept_people:
@@ -230,14 +202,8 @@ def _load_volumes(labelmaps, exclude) -> list[TissueVolume]:
     return [load_tissue_volume(path) for path in paths]
 
 
-def _split(items: list, settings: TrainingSettings, *, key: Callable) -> tuple[list, list]:
-    """Divide people into those to learn from and those to choose the best weights with."""
-    if settings.held_out == 0 or len(items) < 2:
-        return items, []
-    _, kept = split_people(
-        [key(item) for item in items], held_out=settings.held_out, seed=settings.seed
-    )
-    return [i for i in items if key(i) not in kept], [i for i in items if key(i) in kept]
+def _divide(items: list, is_kept: Callable) -> tuple[list, list]:
+    return [item for item in items if not is_kept(item)], [i for i in items if is_kept(i)]
 
 
 def _manifest(
@@ -281,18 +247,21 @@ class _Step(nn.Module):
 class _Run:
     """A training run: what is drawn, and how well it was predicted."""
 
-    def __init__(self, settings, engine: Engine, volumes, people, config, recipe):
+    def __init__(self, settings, engine: Engine, volumes, people, begun: Beginning, recipe):
         self.settings, self.engine, self.recipe = settings, engine, recipe
-        self.volumes, self.people, self.text = volumes, people, config.text
+        self.volumes, self.people, self.text = volumes, people, begun.config.text
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
-            self.model = initialise(Model(config))
-            self.averaged = Model(config)
+            self.model = initialise(Model(begun.config))
+            self.averaged = Model(begun.config)
 
-    def setup(self, text_weights: dict | None) -> None:
+        if begun.weights is not None:
+            self.model.load_state_dict(begun.weights)
+        if begun.text is not None:
+            freeze_text(self.model, begun.text)
+
+    def setup(self) -> None:
         """Hand the networks to the engine."""
-        if text_weights is not None:
-            freeze_text(self.model, text_weights)
         self.model.to(memory_format=torch.channels_last_3d)
         self.averaged.load_state_dict(self.model.state_dict())
         self.engine.setup(

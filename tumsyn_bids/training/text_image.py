@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,30 +15,15 @@ from safetensors.torch import load_file, save_file
 
 from ..acquisition import Acquisition
 from ..errors import ModelError, UsageError
-from ..networks.config import TextConfig
-from ..networks.vision import (
-    TextImageConfig,
-    TextImageModel,
-    VisionConfig,
-    contrastive_loss,
-    halve_and_crop,
-)
+from ..networks.config import TextImageConfig, get_text_image_config
+from ..networks.vision import TextImageModel, contrastive_loss
+from ..networks.weights import check_state
 from ..prompt import render_prompt
-from ..simulation.draw import FAMILIES, draw_acquisition
-from ..simulation.generator import (
-    TissueVolume,
-    draw_grid,
-    draw_subject,
-    load_tissue_volume,
-    render,
-)
 from ..synthesis.conditioning import prompt_tensors
+from .batches import Scans, list_labelmaps, load_people, pick_scans
 from .engine import Engine, EngineSettings
 from .manifest import keep_manifest
 from .splits import split_people
-
-#: Classes of parameters: a family of sequences at a field strength. A batch has each at most once.
-CLASSES = tuple((index, field) for index in range(len(FAMILIES)) for field in (1.5, 3.0))
 
 
 @dataclass(frozen=True)
@@ -46,7 +32,8 @@ class TextImageSettings:
 
     Attributes
     ----------
-    config : {'paper', 'tiny'}
+    config : str
+        Name of a size, see :func:`tumsyn_bids.networks.config.get_text_image_config`.
     epochs, steps_per_epoch : int
     warm_up : int
         Epochs over which the learning rate rises; it falls as half a cosine after them.
@@ -66,71 +53,10 @@ class TextImageSettings:
     seed: int = 20409
 
     def __post_init__(self):
-        if not 2 <= self.batch <= len(CLASSES):
+        if self.batch < 2:
             raise UsageError(
-                f'{self.batch} items cannot all be of another class',
-                field='--batch',
-                remedy=f'Give 2 to {len(CLASSES)}',
+                'one image has nothing to be told from', field='--batch', remedy='Give 2 or more'
             )
-
-
-def text_image_config(name: str) -> TextImageConfig:
-    """Return ``paper`` (ViT-B/16 on 96³) or ``tiny`` (16³, for tests and trials).
-
-    Raises
-    ------
-    KeyError
-        If there is no such configuration.
-    """
-    if name == 'paper':
-        return TextImageConfig()
-    if name == 'tiny':
-        return TextImageConfig(
-            TextConfig(width=64, layers=2, heads=4, embed_dim=64),
-            VisionConfig(image=16, patch=4, width=96, layers=2, heads=4),
-        )
-    raise KeyError(f'no configuration {name!r}; known: paper, tiny')
-
-
-def draw_item(
-    rng: np.random.Generator, volumes: list[TissueVolume], edge: int, family: int, field: float
-) -> tuple[torch.Tensor, Acquisition]:
-    """Draw an image of a simulated person with the acquisition that it was made with.
-
-    Returns
-    -------
-    Tensor, shape (1, edge, edge, edge)
-    Acquisition
-    """
-    volume = volumes[rng.integers(len(volumes))]
-    shape = volume.tissue.shape
-    centre = np.array([(n - 1) / 2 for n in shape])
-    grid = draw_grid(rng, shape, 2 * edge, centre=centre)
-    wanted = draw_acquisition(rng, FAMILIES[family].contrast, family=FAMILIES[family]).replace(
-        field_strength=field
-    )
-    image = render(draw_subject(rng, volume, grid), wanted).clip(0, 2)
-    shown = wanted.replace(
-        age=float(round(rng.uniform(4, 90))),
-        sex=str(rng.choice(['M', 'F'])),
-        voxel_size=(1.0, 1.0, 1.0),
-    )
-    return halve_and_crop(torch.from_numpy(image), edge), shown
-
-
-def draw_batch(
-    rng: np.random.Generator, volumes: list[TissueVolume], edge: int, batch: int
-) -> tuple[torch.Tensor, list[Acquisition]]:
-    """Draw images of pairwise different classes of parameters.
-
-    Returns
-    -------
-    Tensor, shape (batch, 1, edge, edge, edge)
-    list of Acquisition
-    """
-    chosen = rng.choice(len(CLASSES), batch, replace=False)
-    items = [draw_item(rng, volumes, edge, *CLASSES[index]) for index in chosen]
-    return torch.stack([image for image, _ in items]), [shown for _, shown in items]
 
 
 def only_contrast(name: str) -> Acquisition:
@@ -139,7 +65,9 @@ def only_contrast(name: str) -> Acquisition:
 
 
 def _forget(rng: np.random.Generator, acquisition: Acquisition) -> Acquisition:
-    return only_contrast(acquisition.contrast) if rng.random() < 0.2 else acquisition
+    if rng.random() < 0.2:
+        return only_contrast(acquisition.contrast).replace(voxel_size=acquisition.voxel_size)
+    return acquisition
 
 
 def learning_rate(settings: TextImageSettings, step: int) -> float:
@@ -152,25 +80,11 @@ def learning_rate(settings: TextImageSettings, step: int) -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def load_heads(labelmaps: str | Path, names: list[str]) -> list[TissueVolume]:
-    """Read label maps of a folder by name.
-
-    Raises
-    ------
-    UsageError
-        If one is missing.
-    """
-    paths = [Path(labelmaps) / name for name in names]
-    missing = [path.name for path in paths if not path.exists()]
-    if missing:
-        raise UsageError(f'{", ".join(missing)} not found', path=labelmaps)
-    return [load_tissue_volume(path) for path in paths]
-
-
 def train_text_image(
     out_dir: str | Path,
-    labelmaps: str | Path,
+    labelmaps: str | Path | None = None,
     *,
+    pairs: Sequence[str | Path] = (),
     settings: TextImageSettings | None = None,
     engine_settings: EngineSettings | None = None,
     max_minutes: float | None = None,
@@ -181,8 +95,10 @@ def train_text_image(
     ----------
     out_dir : path-like
         Receives ``checkpoint.pt``, ``log.csv``, ``manifest.json`` and the folder ``model``.
-    labelmaps : path-like
+    labelmaps : path-like, optional
         Folder of whole-head label maps (FreeSurfer numbers, 1 mm).
+    pairs : sequence of path-like
+        Derivative datasets of real people, as stage 2 takes them; one image of a person will do.
     settings : TextImageSettings
     engine_settings : EngineSettings
     max_minutes : float, optional
@@ -196,24 +112,27 @@ def train_text_image(
     Raises
     ------
     UsageError
-        If there is nothing to train on.
+        If there is nothing to train on, a batch cannot be filled, or the folder holds a run with
+        other options.
     """
     settings = settings or TextImageSettings()
     out_dir = Path(out_dir)
-    names = sorted(path.name for path in Path(labelmaps).glob('*.nii*'))
+    engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
+    people = load_people(pairs)
+    names = list_labelmaps(labelmaps) + [person.label for person in people]
     if not names:
         raise UsageError(
-            'there is nothing to train on', path=labelmaps, remedy='Give a folder of label maps'
+            'there is nothing to train on', path=labelmaps, remedy='Give --labelmaps or --pairs'
         )
     train, test = split_people(names, held_out=settings.held_out, seed=settings.seed)
+    scans = pick_scans(train, labelmaps, people)
+    _check_batch(settings.batch, scans)
     out_dir.mkdir(parents=True, exist_ok=True)
-    volumes = load_heads(labelmaps, train)
-    engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     manifest = {'settings': asdict(settings), 'train': train, 'held_out': test}
     keep_manifest(engine, manifest)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = TextImageModel(text_image_config(settings.config))
+        model = TextImageModel(get_text_image_config(settings.config))
     optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, betas=(0.5, 0.999))
     engine.setup(model, optimizer, model=model)
     engine.resume()
@@ -221,7 +140,7 @@ def train_text_image(
     edge = model.config.vision.image
 
     def draw(rng):
-        images, shown = draw_batch(rng, volumes, edge, settings.batch)
+        images, shown = scans.draw_batch(rng, edge, settings.batch)
         ids, _ = prompt_tensors([render_prompt(_forget(rng, item)) for item in shown], text)
         return images, ids
 
@@ -236,6 +155,16 @@ def train_text_image(
     if engine.first:
         _save(model, out_dir / 'model', {'training': manifest, 'step': engine.step})
     return out_dir / 'model'
+
+
+def _check_batch(batch: int, scans: Scans) -> None:
+    known = len(scans.classes)
+    if batch > known:
+        raise UsageError(
+            f'{batch} items cannot all be of another class: there are {known}',
+            field='--batch',
+            remedy=f'Give 2 to {known}' if known > 1 else 'Give images of several protocols',
+        )
 
 
 def _save(model: TextImageModel, folder: Path, card: dict) -> None:
@@ -259,21 +188,21 @@ def load_text_image(folder: str | Path) -> tuple[TextImageModel, dict]:
     Raises
     ------
     ModelError
-        If the folder is not one of stage 1, or its weights are not finite.
+        If the folder is not one of stage 1, or its weights do not fit or are not finite.
     """
     folder = Path(folder)
     try:
         description = json.loads((folder / 'config.json').read_text())
         model = TextImageModel(TextImageConfig.from_dict(description['config']))
-        state = load_file(folder / 'model.safetensors')
-        model.load_state_dict(state)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        state, card = load_file(folder / 'model.safetensors'), description['card']
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = f'{type(error).__name__}: {error}'.splitlines()[0]
         raise ModelError(
-            f'is not a model of stage 1 ({str(error).splitlines()[0]})',
-            path=folder,
-            remedy='Give the folder model that tumsyn train text-image wrote',
+            f'is not a model of stage 1 ({reason})', path=folder, remedy=_REMEDY
         ) from error
-    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
-    if broken:
-        raise ModelError(f'weights are not finite: {broken[:5]}', path=folder)
-    return model.eval(), description['card']
+    check_state(folder, model.state_dict(), state, remedy=_REMEDY)
+    model.load_state_dict(state)
+    return model.eval(), card
+
+
+_REMEDY = 'Give the folder model that tumsyn train text-image wrote'

@@ -1,4 +1,4 @@
-"""Builder for what is measured of a brain."""
+"""What is measured of a brain: its builder, and its wiring into the graph of a session."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
-from ..interfaces.freesurfer import ReconBrain
-from ..interfaces.morphometry import MeasureBrain, MeasureCortex
+from ..bids.morphometry import MeasuredImage, measured_image, validated_t1w
+from ..interfaces.freesurfer import ReconBrain, find_program
+from ..interfaces.morphometry import (
+    DrawMorphometry,
+    MeasureBrain,
+    MeasureCortex,
+    WriteAgreement,
+    WriteMorphometry,
+)
+from .outputs import pick
 
 
 @dataclass(frozen=True)
@@ -138,3 +146,87 @@ were built by marching cubes (scikit-image; van der Walt et al., 2014) and smoot
         (last, outputnode, [('measures_file', 'measures'), ('warnings', 'warnings')]),
     ])  # fmt: skip
     return workflow
+
+
+class Measurement:
+    """The part of a session's wiring that measures its T1w images."""
+
+    def add_morphometry(self) -> None:
+        measured = measured_image(self.plan)
+        if self.settings.morphometry == 'none' or measured is None:
+            return
+        morphometry, source, image = self._measure(measured, 'morphometry_wf')
+        write = self._writer(WriteMorphometry, 'write_morphometry', 'out_files', measured.scan)
+        if self.settings.fs_subjects_dir:
+            write.inputs.subjects_dir = str(self.settings.fs_subjects_dir)
+        draw = self._drawer(DrawMorphometry, 'draw_morphometry', measured.scan)
+        self.workflow.connect([
+            (source, write, [(image, 'in_file')]),
+            (morphometry, write, [
+                ('outputnode.labels', 'labels_file'),
+                ('outputnode.brain', 'brain_file'),
+                ('outputnode.measures', 'measures_file'),
+                ('outputnode.surfaces', 'surface_files'),
+                ('outputnode.warnings', 'warnings'),
+            ]),
+            (morphometry, draw, [
+                ('outputnode.labels', 'labels_file'),
+                ('outputnode.brain', 'brain_file'),
+                ('outputnode.measures', 'measures_file'),
+            ]),
+        ])  # fmt: skip
+        self._compare_measures(morphometry, measured)
+
+    def _measure(self, measured: MeasuredImage, name: str) -> tuple:
+        """Wire the measurement of an image; return it, and where the image comes from."""
+        morphometry = init_morphometry_wf(
+            level=self.settings.morphometry,
+            recon=self._recon(measured),
+            seed=self.settings.random_seed,
+            n_threads=self.settings.omp_nthreads,
+            name=name,
+        )
+        morphometry.inputs.inputnode.scan = measured.scan
+        source, image = self._measured(measured)
+        self.workflow.connect([
+            (source, morphometry, [(image, 'inputnode.t1w')]),
+            (self.brain, morphometry, [('outputnode.mask', 'inputnode.mask')]),
+        ])  # fmt: skip
+        self.doubting.append(morphometry)
+        return morphometry, source, image
+
+    def _recon(self, measured: MeasuredImage) -> Recon | None:
+        program = find_program() if self.settings.fs_recon else None
+        if program is None:
+            return None
+        # The synthetic T1w of a session that has an acquired one is a subject of its own.
+        second = measured != measured_image(self.plan)
+        subject = self.plan.label + ('_synthetic' if second else '')
+        return Recon(program, subject, str(self.settings.fs_subjects_dir))
+
+    def _compare_measures(self, acquired: Workflow, measured: MeasuredImage) -> None:
+        """Measure a synthetic T1w as well where the session has both, and compare."""
+        task = validated_t1w(self.plan)
+        if task is None or measured.task is not None:
+            return
+        other = MeasuredImage(self.plan.tasks[task].source, task)
+        synthetic, *_ = self._measure(other, 'morphometry_of_synthetic_wf')
+        write = self._writer(WriteAgreement, 'write_agreement', scan=measured.scan)
+        write.inputs.task = task
+        self.workflow.connect([
+            (acquired, write, [
+                ('outputnode.labels', 'acquired_labels'),
+                ('outputnode.measures', 'acquired_measures'),
+            ]),
+            (synthetic, write, [
+                ('outputnode.labels', 'synthetic_labels'),
+                ('outputnode.measures', 'synthetic_measures'),
+            ]),
+        ])  # fmt: skip
+
+    def _measured(self, measured: MeasuredImage) -> tuple:
+        """Return where the image that a session is measured on comes from."""
+        if measured.task is None:
+            return self._aligned(measured.scan)
+        position = self.sources[measured.scan].index(measured.task)
+        return self.synthesis[measured.scan], ('outputnode.synthetic', pick, position)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
-from ..bids.morphometry import MeasuredImage, measured_image, validated_t1w
 from ..interfaces.derivatives import (
     Summarize,
     WriteChecks,
@@ -18,14 +17,12 @@ from ..interfaces.derivatives import (
     WriteSynthetic,
     WriteTransform,
 )
-from ..interfaces.figures import DrawMask, DrawRegistration, DrawSynthetic, DrawValidation
-from ..interfaces.freesurfer import find_program
-from ..interfaces.morphometry import DrawMorphometry, WriteAgreement, WriteMorphometry
 from ..plan import SessionPlan
 from ..resources import session_gb
 from ..settings import Settings
 from .anatomy import init_brain_wf, init_coreg_wf, init_preproc_wf
-from .morphometry import Recon, init_morphometry_wf
+from .figures import Figures
+from .morphometry import Measurement
 from .outputs import join, pick, write_node
 from .standard import StandardSpaces
 from .synthesis import init_score_wf, init_synthesis_wf
@@ -105,7 +102,7 @@ def summary_file(plan: SessionPlan, settings: Settings) -> Path:
     return settings.work_dir / 'summaries' / f'{plan.label}.json'
 
 
-class _Session(StandardSpaces, TissueSegmentation):
+class _Session(Figures, Measurement, StandardSpaces, TissueSegmentation):
     """A session's workflow while it is being wired."""
 
     def __init__(self, workflow, plan: SessionPlan, settings: Settings):
@@ -265,127 +262,6 @@ class _Session(StandardSpaces, TissueSegmentation):
         write.inputs.tasks = validated
         join(self.workflow, self.scored, write, 'scores')
 
-    def add_morphometry(self) -> None:
-        measured = measured_image(self.plan)
-        if self.settings.morphometry == 'none' or measured is None:
-            return
-        morphometry, source, image = self._measure(measured, 'morphometry_wf')
-        write = self._writer(WriteMorphometry, 'write_morphometry', 'out_files', measured.scan)
-        if self.settings.fs_subjects_dir:
-            write.inputs.subjects_dir = str(self.settings.fs_subjects_dir)
-        draw = self._drawer(DrawMorphometry, 'draw_morphometry', measured.scan)
-        self.workflow.connect([
-            (source, write, [(image, 'in_file')]),
-            (morphometry, write, [
-                ('outputnode.labels', 'labels_file'),
-                ('outputnode.brain', 'brain_file'),
-                ('outputnode.measures', 'measures_file'),
-                ('outputnode.surfaces', 'surface_files'),
-                ('outputnode.warnings', 'warnings'),
-            ]),
-            (morphometry, draw, [
-                ('outputnode.labels', 'labels_file'),
-                ('outputnode.brain', 'brain_file'),
-                ('outputnode.measures', 'measures_file'),
-            ]),
-        ])  # fmt: skip
-        self._compare_measures(morphometry, measured)
-
-    def _measure(self, measured: MeasuredImage, name: str) -> tuple:
-        """Wire the measurement of an image; return it, and where the image comes from."""
-        morphometry = init_morphometry_wf(
-            level=self.settings.morphometry,
-            recon=self._recon(measured),
-            seed=self.settings.random_seed,
-            n_threads=self.settings.omp_nthreads,
-            name=name,
-        )
-        morphometry.inputs.inputnode.scan = measured.scan
-        source, image = self._measured(measured)
-        self.workflow.connect([
-            (source, morphometry, [(image, 'inputnode.t1w')]),
-            (self.brain, morphometry, [('outputnode.mask', 'inputnode.mask')]),
-        ])  # fmt: skip
-        self.doubting.append(morphometry)
-        return morphometry, source, image
-
-    def _recon(self, measured: MeasuredImage) -> Recon | None:
-        program = find_program() if self.settings.fs_recon else None
-        if program is None:
-            return None
-        # The synthetic T1w of a session that has an acquired one is a subject of its own.
-        second = measured != measured_image(self.plan)
-        subject = self.plan.label + ('_synthetic' if second else '')
-        return Recon(program, subject, str(self.settings.fs_subjects_dir))
-
-    def _compare_measures(self, acquired: Workflow, measured: MeasuredImage) -> None:
-        """Measure a synthetic T1w as well where the session has both, and compare."""
-        task = validated_t1w(self.plan)
-        if task is None or measured.task is not None:
-            return
-        other = MeasuredImage(self.plan.tasks[task].source, task)
-        synthetic, *_ = self._measure(other, 'morphometry_of_synthetic_wf')
-        write = self._writer(WriteAgreement, 'write_agreement', scan=measured.scan)
-        write.inputs.task = task
-        self.workflow.connect([
-            (acquired, write, [
-                ('outputnode.labels', 'acquired_labels'),
-                ('outputnode.measures', 'acquired_measures'),
-            ]),
-            (synthetic, write, [
-                ('outputnode.labels', 'synthetic_labels'),
-                ('outputnode.measures', 'synthetic_measures'),
-            ]),
-        ])  # fmt: skip
-
-    def _measured(self, measured: MeasuredImage) -> tuple:
-        """Return where the image that a session is measured on comes from."""
-        if measured.task is None:
-            return self._aligned(measured.scan)
-        position = self.sources[measured.scan].index(measured.task)
-        return self.synthesis[measured.scan], ('outputnode.synthetic', pick, position)
-
-    def add_figures(self) -> None:
-        self._draw_anatomy()
-        for source, indices in self.sources.items():
-            draw = self._drawer(DrawSynthetic, f'draw_from_{self.names[source]}', source)
-            draw.inputs.tasks = indices
-            self.workflow.connect(*self._aligned(source), draw, 'source')
-            self.workflow.connect(
-                self.synthesis[source], 'outputnode.synthetic', draw, 'synthetic'
-            )
-        for index in self._validated():
-            task = self.plan.tasks[index]
-            acquired = self._acquired(task.target.contrast)
-            draw = self._drawer(DrawValidation, f'draw_validation_{index}', acquired)
-            draw.inputs.task = index
-            position = self.sources[task.source].index(index)
-            self.workflow.connect(*self._aligned(acquired), draw, 'acquired')
-            self.workflow.connect([
-                (self.synthesis[task.source], draw, [
-                    (('outputnode.synthetic', pick, position), 'synthetic'),
-                ]),
-            ])  # fmt: skip
-
-    def _draw_anatomy(self) -> None:
-        reference = self.preproc[self.plan.reference]
-        draw_mask = self._drawer(DrawMask, 'draw_mask')
-        self.workflow.connect([
-            (reference, draw_mask, [('outputnode.corrected', 'in_file')]),
-            (self.brain, draw_mask, [
-                ('outputnode.mask', 'mask_file'),
-                ('outputnode.volume_ml', 'volume_ml'),
-            ]),
-        ])  # fmt: skip
-        for path, coreg in self.coreg.items():
-            draw = self._drawer(DrawRegistration, f'draw_coreg_{self.names[path]}', path)
-            self.workflow.connect([
-                (reference, draw, [('outputnode.corrected', 'reference')]),
-                (self.preproc[path], draw, [('outputnode.corrected', 'before')]),
-                (coreg, draw, [('outputnode.resampled', 'after')]),
-                (self.brain, draw, [('outputnode.mask', 'mask_file')]),
-            ])  # fmt: skip
-
     def add_checks(self) -> None:
         self.checks = self._writer(WriteChecks, 'write_checks')
         checked = [(part, 'outputnode.checks') for part in self.checked]
@@ -418,11 +294,6 @@ class _Session(StandardSpaces, TissueSegmentation):
     def _writer(self, interface, name: str, output: str = 'out_file', scan: str = ''):
         node = write_node(interface, plan=self.plan, settings=self.settings, name=name, scan=scan)
         self.written.append((node, output))
-        return node
-
-    def _drawer(self, interface, name: str, scan: str = ''):
-        node = write_node(interface, plan=self.plan, settings=self.settings, name=name, scan=scan)
-        self.drawn.append((node, 'figures'))
         return node
 
     def _aligned(self, path: str) -> tuple:

@@ -1,0 +1,251 @@
+"""Training samples: one source, several targets with their prompts, on one patch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from ..acquisition import CONTRASTS, FIELDS, Acquisition
+from ..physics.recontrast import BASES, recontrast
+from ..prompt import render_prompt
+from ..simulation.draw import draw_acquisition
+from ..simulation.generator import (
+    TissueVolume,
+    draw_grid,
+    draw_subject,
+    render,
+    render_random,
+    sample_image,
+)
+from ..simulation.lesions import draw_lesions, paint_lesions
+from .corruption import BRIGHTEST, blur, corrupt_source
+from .people import PairedSubject
+
+#: How often each contrast is drawn, relative to the others.
+CONTRAST_WEIGHTS: dict[str, float] = {
+    'T1w': 3,
+    'T2w': 3,
+    'FLAIR': 3,
+    'PDw': 1.5,
+    'T2starw': 1.2,
+    'SWI': 1.0,
+    'T1CE': 1.3,
+}
+
+
+#: Part of the samples of a real person that get lesions which that person does not have.
+LESION_SHARE = 0.5
+#: Part of the samples of a real person whose images are turned into those of drawn protocols.
+RECONTRASTED_SHARE = 0.3
+#: Fewer people cannot teach what age and sex do: what they look like would be learned as what
+#: their ages look like. The fewer there are, the more often a prompt states another age and sex.
+FEW_PEOPLE = 50
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A training sample.
+
+    Attributes
+    ----------
+    source : ndarray of float32, shape (X, Y, Z)
+    targets : ndarray of float32, shape (T, X, Y, Z)
+    mask : ndarray of bool, shape (X, Y, Z)
+    prompts : tuple of str, length T
+        Of the targets.
+    source_prompt : str
+    """
+
+    source: np.ndarray
+    targets: np.ndarray
+    mask: np.ndarray
+    prompts: tuple[str, ...]
+    source_prompt: str
+
+
+def simulated_sample(
+    rng: np.random.Generator, volumes: list[TissueVolume], *, patch: int, n_targets: int
+) -> Sample:
+    """Draw a sample from an anatomy and the sequence equations."""
+    volume = volumes[rng.integers(len(volumes))]
+    grid = draw_grid(rng, volume.tissue.shape, patch, centre=_centre(rng, volume.distance == 0))
+    subject = draw_subject(rng, volume, grid)
+    person = Acquisition(age=float(round(rng.uniform(4, 90))), sex=str(rng.choice(['M', 'F'])))
+    names = _draw_contrasts(rng, list(CONTRASTS), 1 + n_targets)
+    acquisitions = [
+        draw_acquisition(rng, name).replace(
+            age=person.age, sex=person.sex, voxel_size=(1.0, 1.0, 1.0)
+        )
+        for name in names
+    ]
+    spread = rng.uniform(0.4, 0.7)
+    if rng.random() < 0.1:
+        source, source_acquisition = render_random(rng, subject), Acquisition()
+    else:
+        source, source_acquisition = render(subject, acquisitions[0]), acquisitions[0]
+    source = blur(source, spread) * subject.mask
+    targets = [
+        blur(np.minimum(render(subject, acq), BRIGHTEST), 0.5) * subject.mask
+        for acq in acquisitions[1:]
+    ]
+    return Sample(
+        source=corrupt_source(rng, source, subject.mask),
+        targets=np.stack(targets).astype(np.float32),
+        mask=subject.mask,
+        prompts=tuple(render_prompt(forget_fields(rng, acq)) for acq in acquisitions[1:]),
+        source_prompt=_source_prompt(rng, source_acquisition),
+    )
+
+
+def real_sample(
+    rng: np.random.Generator, subjects: list[PairedSubject], *, patch: int, n_targets: int
+) -> Sample:
+    """Draw a sample from a real person.
+
+    Prompts say what the sidecars of the images say. Where these are silent, a prompt either leaves
+    the protocol open or says what such an image is usually made with. Part of the images are
+    turned into those of drawn protocols (:mod:`tumsyn_bids.physics.recontrast`), which teach,
+    beside the simulation, what the parameters do.
+    """
+    subject = subjects[rng.integers(len(subjects))]
+    grid = draw_grid(
+        rng,
+        subject.mask.shape,
+        patch,
+        centre=_centre(rng, subject.mask),
+        rotation_deg=10,
+        scale=0.08,
+        bend_voxels=2.0,
+    )
+    mask = sample_image(subject.mask, grid) > 0.5
+    if subject.shares is not None and rng.random() < RECONTRASTED_SHARE:
+        images, acquisitions = _recontrasted(rng, subject, grid, 1 + n_targets)
+    else:
+        images, acquisitions = _as_acquired(rng, subject, grid, 1 + n_targets)
+    source = images[0] * mask
+    if rng.random() < 0.7:
+        source = corrupt_source(rng, source, mask, strength=0.6)
+    person = _stated_person(
+        rng, subject, len({other.label.partition('_')[0] for other in subjects})
+    )
+    shown, *wanted = (
+        acquisition.replace(**person, voxel_size=subject.voxel_size)
+        for acquisition in acquisitions
+    )
+    return Sample(
+        source=source,
+        targets=np.stack(images[1:]) * mask,
+        mask=mask,
+        prompts=tuple(render_prompt(forget_fields(rng, acquisition)) for acquisition in wanted),
+        source_prompt=_source_prompt(rng, shown),
+    )
+
+
+def _stated_person(rng, subject: PairedSubject, people: int) -> dict:
+    if rng.random() < FEW_PEOPLE / people:
+        return {'age': float(round(rng.uniform(4, 90))), 'sex': str(rng.choice(['M', 'F']))}
+    return {'age': subject.person.age, 'sex': subject.person.sex}
+
+
+def _recontrasted(rng, subject: PairedSubject, grid, count: int):
+    shares = np.stack([sample_image(share, grid) for share in subject.shares])
+    names = [name for name, base in BASES.items() if base in subject.images]
+    acquisitions = [draw_acquisition(rng, name) for name in _draw_contrasts(rng, names, count)]
+    images = []
+    for acquisition in acquisitions:
+        base = BASES[acquisition.contrast]
+        image = sample_image(subject.images[base], grid)
+        image = recontrast(image, shares, subject.means[base], acquisition)
+        images.append(np.minimum(image, BRIGHTEST))
+    return images, acquisitions
+
+
+def _as_acquired(rng, subject: PairedSubject, grid, count: int):
+    names = _draw_contrasts(rng, list(subject.images), count)
+    images = [sample_image(subject.images[name], grid) for name in names]
+    if subject.white is not None and rng.random() < LESION_SHARE:
+        near = sample_image(subject.ventricle, grid)
+        lesions = draw_lesions(rng, sample_image(subject.white, grid) > 0.5, near)
+        images = paint_lesions(rng, images, names, lesions)
+    return images, [_protocol_of(rng, subject, name) for name in names]
+
+
+def _protocol_of(rng, subject: PairedSubject, name: str) -> Acquisition:
+    if name in subject.protocols:
+        return subject.protocols[name]
+    return _usual(rng, name) if rng.random() < 0.8 else Acquisition(contrast=name)
+
+
+def _source_prompt(rng, acquisition: Acquisition) -> str:
+    """Say what the source is, now and then nothing: its metadata may be missing or wrong."""
+    if rng.random() < 0.1:
+        return render_prompt(Acquisition())
+    return render_prompt(forget_fields(rng, acquisition, 0.25).replace(voxel_size=None))
+
+
+def _usual(rng: np.random.Generator, contrast: str) -> Acquisition:
+    from ..protocols import default_protocol
+
+    protocol = default_protocol(contrast, float(rng.choice([1.5, 3.0])))
+    jitter = {
+        key: getattr(protocol, key) * float(np.exp(rng.normal(0, 0.1)))
+        for key in ('repetition_time', 'echo_time', 'inversion_time', 'flip_angle')
+        if getattr(protocol, key) is not None
+    }
+    return protocol.replace(manufacturer=str(rng.choice(['Siemens', 'GE', 'Philips'])), **jitter)
+
+
+def forget_fields(
+    rng: np.random.Generator, acquisition: Acquisition, probability: float = 0.12
+) -> Acquisition:
+    """Make fields unknown at random; the contrast and the voxel size stay."""
+    keep = ('contrast', 'voxel_size')
+    if rng.random() < 0.05:
+        return Acquisition(contrast=acquisition.contrast, voxel_size=acquisition.voxel_size)
+    forgotten = {name: None for name in FIELDS if name not in keep and rng.random() < probability}
+    return acquisition.replace(**forgotten)
+
+
+def _draw_contrasts(rng, names: list[str], count: int) -> list[str]:
+    weights = np.array([CONTRAST_WEIGHTS[name] for name in names])
+    count = min(count, len(names))
+    return [
+        names[i] for i in rng.choice(len(names), count, replace=False, p=weights / weights.sum())
+    ]
+
+
+def _centre(rng, inside: np.ndarray) -> np.ndarray:
+    flat = inside.ravel()
+    while True:
+        index = int(rng.integers(flat.size))
+        if flat[index]:
+            return np.array(np.unravel_index(index, inside.shape))
+
+
+def off_grid(rng: np.random.Generator, sample: Sample) -> tuple[Sample, np.ndarray]:
+    """Move the targets by a part of a voxel, so that the decoder learns to answer off its grid.
+
+    Returns
+    -------
+    Sample
+        With targets and mask at the displaced positions.
+    ndarray, shape (3,)
+        Displacement in voxels, within half a voxel.
+    """
+    offset = rng.uniform(-0.5, 0.5, 3)
+    targets = [ndimage.shift(image, -offset, order=3, mode='nearest') for image in sample.targets]
+    mask = ndimage.shift(sample.mask.astype(np.float32), -offset, order=1, mode='nearest') > 0.5
+    moved = np.stack(targets).astype(np.float32) * mask
+    return replace(sample, targets=moved, mask=mask), offset
+
+
+def to_tensors(sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return source (1, 1, X, Y, Z), targets (1, T, X, Y, Z) and mask (1, 1, X, Y, Z)."""
+    return (
+        torch.from_numpy(np.ascontiguousarray(sample.source))[None, None],
+        torch.from_numpy(np.ascontiguousarray(sample.targets))[None],
+        torch.from_numpy(np.ascontiguousarray(sample.mask))[None, None].float(),
+    )

@@ -1,0 +1,92 @@
+"""What the brightest part of a model's images lacks, measured on people of its training."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from itertools import permutations
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+
+from ..acquisition import Acquisition
+from ..files import write_text
+from ..grids import Grid
+from ..networks.model import CONFIG
+from ..prompt import render_prompt
+from ..protocols import default_protocol
+from ..synthesis.synthesizer import BRIGHT, Synthesizer
+from ..synthesis.tails import fit_tail
+from .people import PairedSubject, load_paired_subjects
+
+LOGGER = logging.getLogger(__name__)
+
+
+def measure_tails(
+    model: str | Path,
+    pairs: Sequence[str | Path],
+    *,
+    exclude: tuple[str, ...] = (),
+    device: str = 'auto',
+    threads: int | None = None,
+) -> dict[str, list]:
+    """Fit and write the curves of :mod:`tumsyn_bids.synthesis.tails` of a model.
+
+    Every contrast of a person is made from every other one, with whole brains.
+
+    Parameters
+    ----------
+    model : path-like
+        Model folder; its curves, if it has any, are replaced.
+    pairs : sequence of path-like
+        As for :func:`~tumsyn_bids.training.people.load_paired_subjects`.
+    exclude : tuple of str
+        People left out.
+    device : str
+    threads : int, optional
+
+    Returns
+    -------
+    dict of str to list
+        The curve of each contrast.
+    """
+    path = Path(model) / CONFIG
+    description = json.loads(path.read_text())
+    description['card'].pop('tails', None)
+    write_text(path, json.dumps(description, indent=2) + '\n')
+    synthesizer = Synthesizer.load(model, device=device, threads=threads)
+    found: dict[str, list] = {}
+    for dataset in pairs:
+        for person in load_paired_subjects(dataset, exclude=exclude):
+            LOGGER.info('%s: %s', person.label, ', '.join(person.images))
+            for target, values in _made_and_true(synthesizer, person):
+                found.setdefault(target, []).append(values)
+    curves = {name: fit_tail(values) for name, values in sorted(found.items())}
+    description['card']['tails'] = curves
+    write_text(path, json.dumps(description, indent=2) + '\n')
+    return curves
+
+
+def _made_and_true(synthesizer: Synthesizer, person: PairedSubject):
+    affine = np.eye(4)
+    mask = nb.Nifti1Image(person.mask.astype(np.uint8), affine)
+    encoded = {
+        name: synthesizer.encode(
+            nb.Nifti1Image(image, affine), mask=mask, acquisition=person.acquisition(name)
+        )
+        for name, image in person.images.items()
+    }
+    for source, target in permutations(person.images, 2):
+        prompt = render_prompt(_asked(person.acquisition(target)))
+        made = synthesizer.decode(encoded[source], prompt, Grid.of(mask)) / BRIGHT
+        yield target, (made[person.mask], person.images[target][person.mask])
+
+
+def _asked(known: Acquisition) -> Acquisition:
+    """Return what is asked for where nothing is documented: the default protocol."""
+    if known.repetition_time is not None:
+        return known
+    usual = default_protocol(known.contrast, known.field_strength)
+    return usual.replace(age=known.age, sex=known.sex, voxel_size=known.voxel_size)
