@@ -15,7 +15,7 @@ from tumsyn_bids.prompt import render_prompt
 from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.synthesis.synthesizer import BRIGHT, Synthesizer
 from tumsyn_bids.synthesis.tails import fit_tail, restore_tail
-from tumsyn_bids.training.synthesis import training_config
+from tumsyn_bids.training.beginning import training_config
 
 
 def _values(seed: int) -> np.ndarray:
