@@ -39,7 +39,7 @@ CONTRAST_WEIGHTS: dict[str, float] = {
 #: Part of the samples of a real person that get lesions which that person does not have.
 LESION_SHARE = 0.5
 #: Part of the samples of a real person whose images are turned into those of drawn protocols.
-RECONTRASTED_SHARE = 0.3
+RECONTRASTED_SHARE = 0.2
 #: Fewer people cannot teach what age and sex do: what they look like would be learned as what
 #: their ages look like. The fewer there are, the more often a prompt states another age and sex.
 FEW_PEOPLE = 50

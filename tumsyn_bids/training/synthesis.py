@@ -77,7 +77,7 @@ class TrainingSettings:
     large_patch: int = 48
     large_share: float = 0.25
     n_targets: int = 2
-    real_share: float = 0.6
+    real_share: float = 0.8
     off_grid_share: float = 0.15
     learning_rate: float = 5e-4
     warm_up: int = 200
