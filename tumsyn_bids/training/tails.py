@@ -21,6 +21,9 @@ from ..synthesis.synthesizer import BRIGHT, Synthesizer
 from ..synthesis.tails import fit_tail
 from .people import PairedSubject, load_paired_subjects
 
+#: Contrasts whose brightest part no source knows: what took up contrast agent would be made up.
+NOT_RESTORED = ('T1CE',)
+
 LOGGER = logging.getLogger(__name__)
 
 
@@ -78,7 +81,8 @@ def _made_and_true(synthesizer: Synthesizer, person: PairedSubject):
         )
         for name, image in person.images.items()
     }
-    for source, target in permutations(person.images, 2):
+    pairs = permutations(person.images, 2)
+    for source, target in (pair for pair in pairs if pair[1] not in NOT_RESTORED):
         prompt = render_prompt(_asked(person.acquisition(target)))
         made = synthesizer.decode(encoded[source], prompt, Grid.of(mask)) / BRIGHT
         yield target, (made[person.mask], person.images[target][person.mask])
