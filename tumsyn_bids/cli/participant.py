@@ -26,8 +26,6 @@ from .sessions import SessionJob
 #: What the owner of a GPU may take of the main memory: CUDA's libraries, the model, one image.
 #: An allowance, not a measurement.
 OWNER_GB = 3.0
-#: Registration gains little from more threads than these.
-SESSION_THREADS = 2
 
 
 @dataclass
@@ -364,7 +362,8 @@ def share(
     needed : float
         Memory of one session, GB.
     """
-    threads = settings.omp_nthreads or min(SESSION_THREADS, settings.nprocs)
+    # A second session makes more of a processor than a second thread does.
+    threads = settings.omp_nthreads or 1
     memory = settings.mem_gb - n_gpus * OWNER_GB
     room = min(settings.nprocs // threads, int(memory // needed), n_sessions)
     workers = max(room, 1)
