@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.errors import ScanError, UsageError
 from tumsyn_bids.grids import Grid, covers, resample
+from tumsyn_bids.networks.config import get_config
 from tumsyn_bids.networks.model import load_model
 from tumsyn_bids.prompt import render_prompt
+from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.synthesis import synthesizer
 from tumsyn_bids.synthesis.conditioning import prompt_tensors
 from tumsyn_bids.synthesis.intensity import percentile_clip, scale_source
@@ -42,7 +44,7 @@ class _Copy(torch.nn.Module):
 
 
 class _CopyDecoder(torch.nn.Module):
-    def forward(self, features, coord, text, cell=None):
+    def forward(self, features, coord, text, cell=None, signals=None):
         grid = coord.flip(-1)[:, :, None, None]
         return torch.nn.functional.grid_sample(
             features, grid, align_corners=False, padding_mode='border'
@@ -160,6 +162,35 @@ def test_decoding_is_deterministic_and_zero_outside_the_brain(tiny_model):
     assert not first[np.asarray(mask.dataobj) == 0].any()
     assert np.isfinite(first).all()
     assert first.max() > 0
+
+
+def test_with_a_gain_the_prompt_acts_through_the_signals_alone(tiny_model):
+    """The default protocol stays, and what differs from it acts in proportion to the gain."""
+    source = _ball(_tilted((3.0, 3.0, 3.0), (24, 24, 24)), (0, 0, 0), 24.0)
+    mask = nb.Nifti1Image((source.get_fdata() > 0.5).astype('u1'), source.affine)
+    usual = default_protocol('T2w', 3.0)
+    prompts = [render_prompt(usual), render_prompt(usual.replace(echo_time=0.16))]
+
+    def images(gain: float) -> list[np.ndarray]:
+        loaded = load_model(tiny_model)
+        synthesizer = Synthesizer(loaded, torch.device('cpu'), 'float32')
+        # So bright that no voxel is cut off at 0.
+        torch.nn.init.constant_(loaded.network.synthesis.imnet.layers[-1].bias, 5.0)
+        synthesizer.config = dataclasses.replace(synthesizer.config, physics_gain=gain)
+        encoded = synthesizer.encode(source, mask=mask)
+        return [synthesizer.decode(encoded, prompt, Grid.of(source)) for prompt in prompts]
+
+    plain, once, twice = images(0.0), images(1.0), images(2.0)
+    np.testing.assert_array_equal(once[0], plain[0])
+    np.testing.assert_array_equal(twice[0], plain[0])
+    change = once[1] - once[0]
+    assert np.abs(change).max() > 1
+    np.testing.assert_allclose(twice[1] - twice[0], 2 * change, atol=0.01)
+
+
+def test_a_gain_needs_signals_to_act_on():
+    with pytest.raises(ValueError, match='mixes the signals'):
+        dataclasses.replace(get_config('paper'), physics_gain=1.0)
 
 
 def test_features_too_large_to_keep_are_made_again(tiny_model, monkeypatch):

@@ -57,6 +57,19 @@ def default_protocol(contrast: str, field_strength: float | None) -> Acquisition
     return protocol_for(contrast, field_strength).acquisition
 
 
+def usual_protocol(acquisition: Acquisition) -> Acquisition:
+    """Return the same person on the same kind of scanner under the default protocol at 3 T.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Of known contrast.
+    """
+    default = default_protocol(acquisition.contrast, DEFAULT_FIELD_STRENGTH)
+    known = ('age', 'sex', 'manufacturer', 'voxel_size')
+    return default.replace(**{name: getattr(acquisition, name) for name in known})
+
+
 def protocol_for(contrast: str, field_strength: float | None) -> Protocol:
     """Return the row that :func:`default_protocol` takes, with its source."""
     wanted = math.log(field_strength or DEFAULT_FIELD_STRENGTH)

@@ -157,6 +157,10 @@ class SynthesisConfig:
         Order of the axes in which the network sees a volume stored right, anterior, superior.
     input_voxel_size : float
         Spacing in mm of the grid on which a source enters the encoder.
+    physics_gain : float
+        0: the network reads a prompt as it is. Above 0: it reads that of the contrast's default
+        protocol, and the mixture of its decoder moves from the signals of that protocol to those
+        of the prompt, by so many times their difference. Needs ``decoder.mixing``.
     """
 
     name: str
@@ -172,6 +176,11 @@ class SynthesisConfig:
     tiling: str = 'even'
     intensity: str = 'brain'
     axes: str = 'xyz'
+    physics_gain: float = 0.0
+
+    def __post_init__(self):
+        if self.physics_gain and not self.decoder.mixing:
+            raise ValueError('physics_gain needs a decoder that mixes the signals of tissues')
 
     @property
     def prompt_dim(self) -> int:

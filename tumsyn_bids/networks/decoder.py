@@ -63,7 +63,7 @@ class ImplicitDecoder(nn.Module):
             nn.init.normal_(modulation.weight, std=0.1 * text_dim**-0.5)
             nn.init.zeros_(modulation.bias)
 
-    def forward(self, features, coord, text, cell=None) -> torch.Tensor:
+    def forward(self, features, coord, text, cell=None, signals=None) -> torch.Tensor:
         """Decode at given points.
 
         Parameters
@@ -75,13 +75,15 @@ class ImplicitDecoder(nn.Module):
         cell : Tensor, shape (3,) or (B, 3), optional
             Size of the voxels to answer for, in feature voxels, axes as (D, H, W); the same size
             if not given. Used only with ``config.cell``.
+        signals : Tensor, shape (B, N_SIGNALS), optional
+            What is mixed in the place of the signals that ``text`` ends with.
 
         Returns
         -------
         Tensor, shape (B, K)
         """
         if self.local_ensemble:
-            return self._ensemble(features, coord, text, cell)
+            return self._ensemble(features, coord, text, cell, signals)
         # Coordinates need more digits than bfloat16 has.
         sampled = F.grid_sample(
             features.float(),
@@ -92,7 +94,7 @@ class ImplicitDecoder(nn.Module):
         )
         points = sampled[:, :, :, 0, 0].transpose(1, 2).to(features.dtype)
         position = self._position(coord, features.shape[2:])
-        return self._mlp(points, self._with_cell(position, cell), text)
+        return self._mlp(points, self._with_cell(position, cell), text, signals)
 
     def on_grid(self, features, text, cell=None) -> torch.Tensor:
         """Decode at the centres of the feature voxels, where interpolation is the identity.
@@ -110,7 +112,7 @@ class ImplicitDecoder(nn.Module):
         position = self._with_cell(position.expand(batch, points.shape[1], 3), cell)
         return self._mlp(points, position, text).reshape(batch, *shape)
 
-    def _ensemble(self, features, coord, text, cell):
+    def _ensemble(self, features, coord, text, cell, signals):
         batch, dim, *shape = features.shape
         size = torch.tensor(shape, device=coord.device)
         # Beyond the outermost centres the outermost voxels answer alone.
@@ -125,7 +127,7 @@ class ImplicitDecoder(nn.Module):
             row = (inside[..., 0] * shape[1] + inside[..., 1]) * shape[2] + inside[..., 2]
             points = flat.gather(2, row[:, None].expand(-1, dim, -1)).transpose(1, 2)
             position = self._with_cell(index - voxel, cell)
-            total = total + weight * self._mlp(points, position, text)
+            total = total + weight * self._mlp(points, position, text, signals)
         return total
 
     def _with_cell(self, position, cell):
@@ -142,7 +144,7 @@ class ImplicitDecoder(nn.Module):
         index = ((coord + 1) * size - 1) / 2
         return index - index.round()
 
-    def _mlp(self, points, position, text):
+    def _mlp(self, points, position, text, signals=None):
         x = torch.cat([points, position.to(points.dtype)], dim=-1)
         linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         for index, layer in enumerate(linears[:-1]):
@@ -151,11 +153,13 @@ class ImplicitDecoder(nn.Module):
         last = linears[-1]
         with torch.autocast(x.device.type, enabled=False):
             answer = F.linear(x.float(), last.weight.float(), last.bias.float())[..., 0]
-        return answer if self.shares is None else answer + self._mixture(points, text)
+        if self.shares is None:
+            return answer
+        return answer + self._mixture(points, text[:, -N_SIGNALS:] if signals is None else signals)
 
-    def _mixture(self, points, text):
+    def _mixture(self, points, signals):
         shares = self.shares(points).float().softmax(dim=-1)[..., :N_SIGNALS]
-        return torch.einsum('bkn,bn->bk', shares, text[:, -N_SIGNALS:].float())
+        return torch.einsum('bkn,bn->bk', shares, signals.float())
 
     def _modulated(self, index, layer, x, text):
         if self.film is None:

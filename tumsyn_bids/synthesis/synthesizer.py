@@ -13,8 +13,10 @@ from scipy import ndimage
 from ..acquisition import Acquisition
 from ..errors import ScanError, UsageError
 from ..grids import Grid, resample
+from ..networks.config import N_SIGNALS
 from ..networks.model import LoadedModel, load_model
 from ..prompt import parse_prompt, render_prompt
+from ..protocols import usual_protocol
 from .conditioning import prompt_tensors, scanner_label
 from .intensity import percentile_clip, scale_source
 from .tails import restore_tail
@@ -212,13 +214,14 @@ class Synthesizer:
         image = np.zeros(grid.shape, dtype=np.float32)
         if len(voxels) == 0:
             return image
-        text = self._embed(prompt)
+        text, signals = self._condition(prompt)
         to_input = np.linalg.inv(encoded.grid.affine) @ grid.affine
         offsets = _sub_voxels(grid.zooms / encoded.grid.zooms)
         points = (voxels + offsets[:, None]).reshape(-1, 3) @ to_input[:3, :3].T + to_input[:3, 3]
         counts = np.maximum(np.round(grid.zooms / encoded.grid.zooms), 1)
         cell = np.linalg.norm(to_input[:3, :3] / counts, axis=1)
-        values = self._values(encoded, points, text, cell).reshape(len(offsets), -1).mean(axis=0)
+        values = self._values(encoded, points, text, cell, signals)
+        values = values.reshape(len(offsets), -1).mean(axis=0)
         image[mask] = np.maximum(self._restored(values, prompt), 0) * BRIGHT
         return image
 
@@ -255,6 +258,16 @@ class Synthesizer:
         ids, numbers = prompt_tensors([prompt], self.config.text)
         return self._network.prompt(ids.to(self.device), numbers.to(self.device))
 
+    def _condition(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what the network reads, and the signals that it mixes if not those of that."""
+        text, gain = self._embed(prompt), self.config.physics_gain
+        wanted = parse_prompt(prompt)
+        if not gain or wanted.contrast is None:
+            return text, None
+        usual = self._embed(render_prompt(usual_protocol(wanted)))
+        signals, usual_signals = text[:, -N_SIGNALS:], usual[:, -N_SIGNALS:]
+        return usual, usual_signals + gain * (signals - usual_signals)
+
     @torch.inference_mode()
     def _fuse(self, features: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         with self._autocast():
@@ -263,7 +276,7 @@ class Synthesizer:
         return fused.float()
 
     @torch.inference_mode()
-    def _values(self, encoded: EncodedScan, points: np.ndarray, text, cell) -> np.ndarray:
+    def _values(self, encoded: EncodedScan, points: np.ndarray, text, cell, signals) -> np.ndarray:
         points = np.clip(points, 0, np.asarray(encoded.grid.shape) - 1)
         total = np.zeros(len(points), dtype=np.float32)
         weight = np.zeros(len(points), dtype=np.float32)
@@ -276,7 +289,8 @@ class Synthesizer:
             fused = self._fuse(features, text)
             for part in np.array_split(chosen, len(chosen) // self._points_at_once() + 1):
                 share = self._share(points[part], box)
-                total[part] += share * self._decode_points(fused, points[part], box, text, cell)
+                values = self._decode_points(fused, points[part], box, text, cell, signals)
+                total[part] += share * values
                 weight[part] += share
         return total / weight
 
@@ -289,7 +303,7 @@ class Synthesizer:
             return np.ones(len(points), dtype=np.float32)
         return blend_weight(points, box)
 
-    def _decode_points(self, features, points, box, text, cell) -> np.ndarray:
+    def _decode_points(self, features, points, box, text, cell, signals=None) -> np.ndarray:
         first = np.array([part.start for part in box])
         size = np.array([part.stop - part.start for part in box])
         coord = ((points - first) * 2 + 1) / size - 1
@@ -298,7 +312,7 @@ class Synthesizer:
         tensor = torch.from_numpy(coord.astype(np.float32))[None].to(self.device)
         sizes = torch.from_numpy(cell.astype(np.float32)).to(self.device)
         with self._autocast():
-            values = self._network.synthesis.imnet(features, tensor, text, sizes)[0]
+            values = self._network.synthesis.imnet(features, tensor, text, sizes, signals)[0]
         return values.float().cpu().numpy()
 
     def _autocast(self):
