@@ -126,7 +126,7 @@ def test_off_grid_targets_are_moved_by_the_offset(labelmaps):
     rng = np.random.default_rng(2)
     sample = simulated_sample(rng, volumes, patch=24, n_targets=1)
     ramp = np.broadcast_to(np.arange(24, dtype='f4')[:, None, None], (24, 24, 24))
-    sample = type(sample)(sample.source, ramp[None].copy(), np.ones_like(sample.mask), ('x',), '')
+    sample = replace(sample, targets=ramp[None].copy(), mask=np.ones_like(sample.mask))
     moved, offset = off_grid(rng, sample)
     np.testing.assert_allclose(moved.targets[0, 12], 12 + offset[0], atol=0.02)
 

@@ -96,7 +96,7 @@ class ImplicitDecoder(nn.Module):
         position = self._position(coord, features.shape[2:])
         return self._mlp(points, self._with_cell(position, cell), text, signals)
 
-    def on_grid(self, features, text, cell=None) -> torch.Tensor:
+    def on_grid(self, features, text, cell=None, signals=None) -> torch.Tensor:
         """Decode at the centres of the feature voxels, where interpolation is the identity.
 
         Returns
@@ -110,7 +110,7 @@ class ImplicitDecoder(nn.Module):
         else:
             position = make_coord(shape, device=features.device)[None]
         position = self._with_cell(position.expand(batch, points.shape[1], 3), cell)
-        return self._mlp(points, position, text).reshape(batch, *shape)
+        return self._mlp(points, position, text, signals).reshape(batch, *shape)
 
     def _ensemble(self, features, coord, text, cell, signals):
         batch, dim, *shape = features.shape

@@ -12,7 +12,7 @@ from .tissues import Relaxation, relaxation
 
 #: Tissues whose signal the network is told, and the share of each in a brain as brain extraction
 #: leaves it: rounded means over label maps of SynthSeg's training set, up to 3 mm outside the
-#: parenchyma. Structures that look like another one are counted with that.
+#: parenchyma.
 BRAIN_SHARES: dict[str, float] = {
     'white_matter': 0.311,
     'cortex': 0.386,
@@ -26,6 +26,14 @@ BRAIN_SHARES: dict[str, float] = {
     'white_matter_lesion': 0.002,
     'choroid_plexus': 0.002,
     'vessel': 0.009,
+}
+#: Structures that are counted with another one, which they look like.
+SIMILAR: dict[str, str] = {
+    'cerebellar_white_matter': 'white_matter',
+    'cerebellar_cortex': 'cortex',
+    'accumbens': 'caudate',
+    'ventral_dc': 'brain_stem',
+    'amygdala': 'hippocampus',
 }
 #: Brightest value that is handed to the network.
 _LARGEST = 3.0
@@ -63,6 +71,13 @@ def expected_signals(acquisition: Acquisition) -> np.ndarray:
     shares = np.array(list(BRAIN_SHARES.values()))
     bright = weighted_quantile(values, shares, 0.98)
     return np.clip(values / max(bright, 1e-6), 0, _LARGEST).astype(np.float32)
+
+
+def share_of(tissue: str) -> int:
+    """Return where in :data:`BRAIN_SHARES` a tissue is counted; behind its end if nowhere."""
+    names = list(BRAIN_SHARES)
+    tissue = SIMILAR.get(tissue, tissue)
+    return names.index(tissue) if tissue in names else len(names)
 
 
 def tissue_signals(acquisition: Acquisition) -> np.ndarray:

@@ -9,10 +9,13 @@ import torch
 from scipy import ndimage
 
 from ..acquisition import CONTRASTS, FIELDS, Acquisition
+from ..physics.expected import share_of
 from ..physics.recontrast import BASES, recontrast
 from ..prompt import render_prompt
+from ..protocols import default_protocol
 from ..simulation.draw import draw_acquisition
 from ..simulation.generator import (
+    TISSUE_NAMES,
     TissueVolume,
     draw_grid,
     draw_subject,
@@ -23,6 +26,7 @@ from ..simulation.generator import (
 from ..simulation.lesions import draw_lesions, paint_lesions
 from .corruption import BRIGHTEST, blur, corrupt_source
 from .people import PairedSubject
+from .step import UNKNOWN_TISSUE
 
 #: How often each contrast is drawn, relative to the others.
 CONTRAST_WEIGHTS: dict[str, float] = {
@@ -43,6 +47,7 @@ RECONTRASTED_SHARE = 0.2
 #: Fewer people cannot teach what age and sex do: what they look like would be learned as what
 #: their ages look like. The fewer there are, the more often a prompt states another age and sex.
 FEW_PEOPLE = 50
+_SHARE_OF = np.array([share_of(name) for name in TISSUE_NAMES])
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,11 @@ class Sample:
     prompts : tuple of str, length T
         Of the targets.
     source_prompt : str
+    acquisitions : tuple of Acquisition, length T
+        What the targets are, with all that their prompts may leave open.
+    tissue : ndarray of int64, shape (X, Y, Z), optional
+        Place in :data:`~tumsyn_bids.physics.expected.BRAIN_SHARES` of the tissue of each voxel of
+        the source, ``UNKNOWN_TISSUE`` outside the mask; only of what is simulated.
     """
 
     source: np.ndarray
@@ -64,6 +74,8 @@ class Sample:
     mask: np.ndarray
     prompts: tuple[str, ...]
     source_prompt: str
+    acquisitions: tuple[Acquisition, ...]
+    tissue: np.ndarray | None = None
 
 
 def simulated_sample(
@@ -97,6 +109,8 @@ def simulated_sample(
         mask=subject.mask,
         prompts=tuple(render_prompt(forget_fields(rng, acq)) for acq in acquisitions[1:]),
         source_prompt=_source_prompt(rng, source_acquisition),
+        acquisitions=tuple(acquisitions[1:]),
+        tissue=np.where(subject.mask, _SHARE_OF[subject.tissue], UNKNOWN_TISSUE),
     )
 
 
@@ -141,6 +155,7 @@ def real_sample(
         mask=mask,
         prompts=tuple(render_prompt(forget_fields(rng, acquisition)) for acquisition in wanted),
         source_prompt=_source_prompt(rng, shown),
+        acquisitions=tuple(wanted),
     )
 
 
@@ -187,15 +202,9 @@ def _source_prompt(rng, acquisition: Acquisition) -> str:
 
 
 def _usual(rng: np.random.Generator, contrast: str) -> Acquisition:
-    from ..protocols import default_protocol
-
-    protocol = default_protocol(contrast, float(rng.choice([1.5, 3.0])))
-    jitter = {
-        key: getattr(protocol, key) * float(np.exp(rng.normal(0, 0.1)))
-        for key in ('repetition_time', 'echo_time', 'inversion_time', 'flip_angle')
-        if getattr(protocol, key) is not None
-    }
-    return protocol.replace(manufacturer=str(rng.choice(['Siemens', 'GE', 'Philips'])), **jitter)
+    # Never another one: as the image stays the same, parameters would be learned to do nothing.
+    protocol = default_protocol(contrast, None)
+    return protocol.replace(manufacturer=str(rng.choice(['Siemens', 'GE', 'Philips'])))
 
 
 def forget_fields(

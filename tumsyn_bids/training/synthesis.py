@@ -21,7 +21,6 @@ from ..networks.decoder import make_coord
 from ..networks.model import Model, save_model
 from ..simulation.draw import training_ranges
 from ..simulation.generator import TissueVolume, load_tissue_volume
-from ..synthesis.conditioning import prompt_tensors
 from .beginning import Beginning, begin
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
@@ -41,6 +40,7 @@ from .samples import (
     to_tensors,
 )
 from .splits import keep_apart
+from .step import Step, step_prompts, tissue_loss
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class TrainingSettings:
         Targets decoded from each encoded source.
     real_share : float
         Part of the steps that take a real person, if there are any.
+    tissue_weight : float
+        Of the decoder's shares being those of the tissues, in simulated samples.
     off_grid_share : float
         Part of the steps whose targets lie between the voxels of the source.
     learning_rate : float
@@ -78,6 +80,7 @@ class TrainingSettings:
     large_share: float = 0.25
     n_targets: int = 2
     real_share: float = 0.8
+    tissue_weight: float = 0.1
     off_grid_share: float = 0.15
     learning_rate: float = 5e-4
     warm_up: int = 200
@@ -222,34 +225,12 @@ def _manifest(
     }
 
 
-class _Step(nn.Module):
-    """One source patch, encoded once, and its targets decoded from it."""
-
-    def __init__(self, model: Model):
-        super().__init__()
-        self.model = model
-
-    def forward(self, source, ids, numbers, coord) -> torch.Tensor:
-        """Return the targets, shape (1, T, X, Y, Z); the last prompt is the source's."""
-        text = self.model.prompt(ids, numbers)
-        network = self.model.synthesis
-        features = network.encoder(source, text[-1:])
-        images = []
-        for row in text[:-1]:
-            fused = network.fusion(features, row[None])
-            if coord is None:
-                images.append(network.imnet.on_grid(fused, row[None]))
-            else:
-                images.append(network.imnet(fused, coord, row[None]).reshape(1, *source.shape[2:]))
-        return torch.stack(images, dim=1)
-
-
 class _Run:
     """A training run: what is drawn, and how well it was predicted."""
 
     def __init__(self, settings, engine: Engine, volumes, people, begun: Beginning, recipe):
         self.settings, self.engine, self.recipe = settings, engine, recipe
-        self.volumes, self.people, self.text = volumes, people, begun.config.text
+        self.volumes, self.people, self.config = volumes, people, begun.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             self.model = initialise(Model(begun.config))
@@ -274,7 +255,7 @@ class _Run:
 
     def module(self, model: Model) -> nn.Module:
         """Return what is called with a sample."""
-        return _Step(model)
+        return Step(model)
 
     def validation_loss(self, volumes, people) -> float:
         """Return the loss of the averaged weights on always the same samples of other people."""
@@ -302,12 +283,20 @@ class _Run:
             coord = (make_coord(shape) + step.float())[None]
         source, targets, mask = to_tensors(sample)
         source = source.contiguous(memory_format=torch.channels_last_3d)
-        prompts = prompt_tensors([*sample.prompts, sample.source_prompt], self.text)
-        return source, targets, mask, *prompts, coord
+        told = (sample.prompts, sample.source_prompt, sample.acquisitions)
+        prompts = step_prompts(*told, self.config)
+        tissue = None if sample.tissue is None else torch.from_numpy(sample.tissue)[None]
+        return source, targets, mask, *prompts, coord, tissue
 
-    def loss(self, step, source, targets, mask, ids, numbers, coord) -> torch.Tensor:
+    def loss(
+        self, step, source, targets, mask, ids, numbers, signals, coord, tissue
+    ) -> torch.Tensor:
         """Return how far the prediction is from the targets."""
-        return synthesis_loss(step(source, ids, numbers, coord).float(), targets, mask)
+        images, shares = step(source, ids, numbers, signals, coord)
+        loss = synthesis_loss(images.float(), targets, mask)
+        if tissue is None or shares is None:
+            return loss
+        return loss + self.settings.tissue_weight * tissue_loss(shares, tissue)
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step: a warm-up, then half a cosine."""
@@ -336,7 +325,7 @@ class _PaperRun(_Run):
         return torch.optim.Adam(weights, lr=self.recipe.learning_rate, betas=(0.5, 0.999))
 
     def draw(self, rng: np.random.Generator) -> tuple:
-        return self.recipe.draw(rng, self.volumes, self.people, self.text)
+        return self.recipe.draw(rng, self.volumes, self.people, self.config.text)
 
     def loss(self, module, *sample) -> torch.Tensor:
         return mean_absolute_error(module, *sample)

@@ -1,0 +1,99 @@
+"""A training step whose prompts act through the equations, and whose shares are tissues."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import nibabel as nb
+import numpy as np
+import pytest
+import torch
+
+from tumsyn_bids.networks.config import get_config
+from tumsyn_bids.networks.model import Model
+from tumsyn_bids.physics.expected import BRAIN_SHARES, expected_signals, share_of
+from tumsyn_bids.prompt import parse_prompt, render_prompt
+from tumsyn_bids.protocols import default_protocol
+from tumsyn_bids.simulation.generator import load_tissue_volume
+from tumsyn_bids.training.samples import simulated_sample
+from tumsyn_bids.training.step import UNKNOWN_TISSUE, Step, step_prompts, tissue_loss
+
+
+@pytest.fixture(scope='module')
+def sample(tmp_path_factory):
+    """Nested spheres: ventricle, white matter, cortex, CSF."""
+    index = np.stack(np.meshgrid(*[np.arange(60)] * 3, indexing='ij'), -1) - 29.5
+    radius = np.linalg.norm(index, axis=-1)
+    labels = np.zeros((60, 60, 60), dtype=np.int16)
+    for limit, label in ((27, 24), (24, 3), (19, 2), (8, 4)):
+        labels[radius < limit] = label
+    path = tmp_path_factory.mktemp('maps') / 'spheres.nii.gz'
+    nb.save(nb.Nifti1Image(labels, np.eye(4)), path)
+    volumes = [load_tissue_volume(path)]
+    return simulated_sample(np.random.default_rng(3), volumes, patch=24, n_targets=2)
+
+
+def _step(sample, config, acquisitions=None):
+    acquisitions = sample.acquisitions if acquisitions is None else acquisitions
+    return step_prompts(sample.prompts, sample.source_prompt, acquisitions, config)
+
+
+def test_simulated_samples_know_their_tissues(sample):
+    names = list(BRAIN_SHARES)
+    inside = sample.tissue[sample.mask]
+    assert (sample.tissue[~sample.mask] == UNKNOWN_TISSUE).all()
+    # Lesions are added at random; the rest is what the spheres are.
+    found = {names[index] for index in np.unique(inside)} - {'white_matter_lesion'}
+    assert found <= {'white_matter', 'cortex', 'csf'}
+    assert len(found) > 1
+    assert names[share_of('cerebellar_cortex')] == 'cortex'
+    assert share_of('fat') == len(names)
+
+
+def test_with_a_gain_the_network_reads_default_protocols_and_mixes_the_real_ones(sample):
+    plain = get_config('tiny')
+    config = replace(plain, physics_gain=1.0)
+    _, numbers, signals = _step(sample, config)
+    for row, acquisition in enumerate(sample.acquisitions):
+        np.testing.assert_array_equal(signals[row], expected_signals(acquisition))
+    # Another echo time: nothing that is read changes, what is mixed does.
+    others = [item.replace(echo_time=3 * item.echo_time) for item in sample.acquisitions]
+    changed = replace(sample, prompts=tuple(render_prompt(item) for item in others))
+    ids2, numbers2, signals2 = _step(changed, config, others)
+    known = replace(sample, prompts=tuple(render_prompt(item) for item in sample.acquisitions))
+    ids1, numbers1, _ = _step(known, config)
+    assert torch.equal(ids1, ids2)
+    assert torch.equal(numbers1, numbers2)
+    assert not torch.allclose(signals, signals2)
+    # Without a gain the prompt itself is read.
+    assert _step(sample, plain)[2] is None
+    assert not torch.equal(_step(known, plain)[1], _step(changed, plain)[1])
+    contrast = parse_prompt(sample.prompts[0]).contrast
+    usual = expected_signals(default_protocol(contrast, 3.0))
+    np.testing.assert_allclose(numbers[0, -len(usual) :], usual, atol=1e-6)
+
+
+def test_shares_learn_the_tissues(sample):
+    torch.manual_seed(0)
+    config = replace(get_config('tiny'), physics_gain=1.0)
+    model = Model(config)
+    step, told = Step(model), _step(sample, config)
+    source = torch.from_numpy(np.ascontiguousarray(sample.source))[None, None]
+    tissue = torch.from_numpy(sample.tissue)[None]
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    losses = []
+    for _ in range(30):
+        images, shares = step(source, *told, None)
+        loss = tissue_loss(shares, tissue)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert images.shape == (1, 2, 24, 24, 24)
+    assert losses[-1] < 0.6 * losses[0]
+    # What lies outside of the brain says nothing.
+    known = shares.detach().clone()
+    known[tissue.flatten() == UNKNOWN_TISSUE] = 99.0
+    assert float(tissue_loss(known, tissue)) == pytest.approx(
+        float(tissue_loss(shares.detach(), tissue))
+    )
