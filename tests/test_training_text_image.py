@@ -143,6 +143,24 @@ def test_stage_1_is_trained_on_real_people_and_evaluated_on_others(people, tmp_p
     assert 'not found' in capsys.readouterr().err
 
 
+def test_excluded_people_and_label_maps_are_on_neither_side(people, labelmaps, tmp_path):
+    run = tmp_path / 'run'
+    command = ['train', 'text-image', str(run), '--pairs', str(people)]
+    command += ['--labelmaps', str(labelmaps), '--exclude', 'sub-02', 'head1.nii.gz']
+    options = '--config tiny --epochs 1 --steps-per-epoch 1 --warm-up 0 --batch 4 --held-out 0.4'
+    assert main([*command, *options.split()]) == 0
+    manifest = json.loads((run / 'manifest.json').read_text())
+    seen = manifest['train'] + manifest['held_out']
+    assert {label[:6] for label in seen if label.startswith('sub')} == {
+        'sub-01',
+        'sub-03',
+        'sub-04',
+    }
+    assert 'head0.nii.gz' in seen
+    assert 'head1.nii.gz' not in seen
+    assert manifest['excluded'] == ['sub-02', 'head1.nii.gz']
+
+
 def test_stage_1_with_too_few_protocols_for_a_batch_is_refused(people, tmp_path, capsys):
     command = ['train', 'text-image', str(tmp_path), '--pairs', str(people), '--config', 'tiny']
     assert main(command) == 2

@@ -32,6 +32,7 @@ def add_train(commands, command) -> None:
     parser = command(stages, 'text-image', _run_text_image, 'stage 1: prompts and images')
     _add_run(parser)
     _add_people(parser)
+    _add_exclude(parser)
     parser.add_argument('--config', choices=TEXT_IMAGE_CONFIGS, help='size (default: paper)')
     parser.add_argument('--epochs', type=whole_number(1), help='default: 100')
     option(parser, '--steps-per-epoch', type=whole_number(1), help='default: 139')
@@ -43,12 +44,12 @@ def add_train(commands, command) -> None:
     text = 'list the prompts of real people, for another text encoder to embed'
     parser = command(stages, 'prompts', _run_prompts, text)
     parser.add_argument('--pairs', required=True, **_PAIRS)
-    parser.add_argument('--exclude', nargs='+', default=(), metavar='NAME', help='people left out')
+    _add_exclude(parser)
     text = "measure what the brightest part of a model's images lacks, so that it is added"
     parser = command(stages, 'tails', _run_tails, text)
     parser.add_argument('model', type=absolute_path, help='model folder, which is changed')
     parser.add_argument('--pairs', required=True, **_PAIRS)
-    parser.add_argument('--exclude', nargs='+', default=(), metavar='NAME', help='people left out')
+    _add_exclude(parser)
 
 
 def add_evaluate(commands, command) -> None:
@@ -73,12 +74,15 @@ def _add_people(parser) -> None:
     parser.add_argument('--pairs', default=[], **_PAIRS)
 
 
+def _add_exclude(parser) -> None:
+    text = 'people, and files of label maps, that must not be seen'
+    parser.add_argument('--exclude', nargs='+', default=(), metavar='NAME', help=text)
+
+
 def _add_synthesis(parser) -> None:
     _add_run(parser)
     _add_people(parser)
-    parser.add_argument(
-        '--exclude', nargs='+', default=(), metavar='NAME', help='people, files left out'
-    )
+    _add_exclude(parser)
     parser.add_argument('--config', choices=CONFIGS, help='size (default: embedded)')
     parser.add_argument('--steps', type=whole_number(1), help='length of the schedule')
     option(
@@ -172,6 +176,7 @@ def _run_text_image(args: argparse.Namespace) -> int:
         args.out,
         args.labelmaps,
         pairs=args.pairs,
+        exclude=tuple(args.exclude),
         settings=TextImageSettings(**_given(args, *names, 'held_out', 'seed')),
         engine_settings=_engine_settings(args),
         max_minutes=args.max_minutes,

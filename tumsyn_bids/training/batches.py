@@ -135,20 +135,28 @@ def _middle(shape: tuple[int, ...]) -> np.ndarray:
     return (np.array(shape) - 1) / 2
 
 
-def load_people(datasets: Sequence[str | Path]) -> list[PairedSubject]:
+def load_people(
+    datasets: Sequence[str | Path], *, exclude: tuple[str, ...] = ()
+) -> list[PairedSubject]:
     """Read the people of derivative datasets, those with a single image too.
 
     Parameters
     ----------
     datasets : sequence of path-like
         As :func:`~tumsyn_bids.training.people.load_paired_subjects` takes them.
+    exclude : tuple of str
+        People left out.
 
     Raises
     ------
     UsageError
         If one holds no image that can be used, or images of a session on different grids.
     """
-    return [person for path in datasets for person in load_paired_subjects(path, at_least=1)]
+    return [
+        person
+        for path in datasets
+        for person in load_paired_subjects(path, exclude=exclude, at_least=1)
+    ]
 
 
 def list_labelmaps(folder: str | Path | None) -> list[str]:

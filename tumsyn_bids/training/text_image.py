@@ -85,6 +85,7 @@ def train_text_image(
     labelmaps: str | Path | None = None,
     *,
     pairs: Sequence[str | Path] = (),
+    exclude: tuple[str, ...] = (),
     settings: TextImageSettings | None = None,
     engine_settings: EngineSettings | None = None,
     max_minutes: float | None = None,
@@ -99,6 +100,8 @@ def train_text_image(
         Folder of whole-head label maps (FreeSurfer numbers, 1 mm).
     pairs : sequence of path-like
         Derivative datasets of real people, as stage 2 takes them; one image of a person will do.
+    exclude : tuple of str
+        People of ``pairs`` and files of ``labelmaps`` that must not be seen.
     settings : TextImageSettings
     engine_settings : EngineSettings
     max_minutes : float, optional
@@ -118,8 +121,9 @@ def train_text_image(
     settings = settings or TextImageSettings()
     out_dir = Path(out_dir)
     engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
-    people = load_people(pairs)
-    names = list_labelmaps(labelmaps) + [person.label for person in people]
+    people = load_people(pairs, exclude=exclude)
+    names = [name for name in list_labelmaps(labelmaps) if name not in exclude]
+    names += [person.label for person in people]
     if not names:
         raise UsageError(
             'there is nothing to train on', path=labelmaps, remedy='Give --labelmaps or --pairs'
@@ -128,7 +132,12 @@ def train_text_image(
     scans = pick_scans(train, labelmaps, people)
     _check_batch(settings.batch, scans)
     out_dir.mkdir(parents=True, exist_ok=True)
-    manifest = {'settings': asdict(settings), 'train': train, 'held_out': test}
+    manifest = {
+        'settings': asdict(settings),
+        'train': train,
+        'held_out': test,
+        'excluded': list(exclude),
+    }
     keep_manifest(engine, manifest)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
