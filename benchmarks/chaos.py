@@ -86,8 +86,8 @@ def _parse(argv):
 def _make_inputs(work: Path, subjects: list[str]) -> None:
     import torch
 
-    from tumsyn_bids.networks.config import get_config
     from tumsyn_bids.networks.model import Model, save_model
+    from tumsyn_bids.networks.registry import get_config
     from tumsyn_bids.simulation.dataset import write_phantom_dataset
 
     if not (work / 'ds').exists():

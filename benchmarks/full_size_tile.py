@@ -19,8 +19,8 @@ import torch
 
 from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.grids import Grid
-from tumsyn_bids.networks.config import get_config
 from tumsyn_bids.networks.model import LoadedModel, Model
+from tumsyn_bids.networks.registry import get_config
 from tumsyn_bids.prompt import render_prompt
 from tumsyn_bids.synthesis.synthesizer import Synthesizer
 

@@ -72,8 +72,8 @@ def _run_one(work: Path) -> None:
     """Run one participant of the phantom with a tiny model."""
     import torch
 
-    from tumsyn_bids.networks.config import get_config
     from tumsyn_bids.networks.model import Model, save_model
+    from tumsyn_bids.networks.registry import get_config
     from tumsyn_bids.simulation.dataset import write_phantom_dataset
 
     write_phantom_dataset(work / 'phantom', resolution_mm=3)

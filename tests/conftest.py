@@ -73,8 +73,8 @@ def tiny_model(tmp_path_factory) -> Path:
     """Folder of a model with random weights, the same in every session."""
     import torch
 
-    from tumsyn_bids.networks.config import get_config
     from tumsyn_bids.networks.model import Model, save_model
+    from tumsyn_bids.networks.registry import get_config
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

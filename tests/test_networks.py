@@ -18,10 +18,10 @@ from tumsyn_bids.networks.config import (
     FusionConfig,
     SynthesisConfig,
     TextConfig,
-    get_config,
 )
 from tumsyn_bids.networks.decoder import ImplicitDecoder, make_coord
 from tumsyn_bids.networks.model import Model, load_model, save_model
+from tumsyn_bids.networks.registry import get_config
 from tumsyn_bids.networks.synthesis import SynthesisNet
 from tumsyn_bids.networks.text import NUMERIC_FEATURES, TextEncoder, numeric_features
 

@@ -10,8 +10,9 @@ import torch
 
 from tumsyn_bids.errors import ModelError
 from tumsyn_bids.networks.checkpoints import published_model
-from tumsyn_bids.networks.config import DecoderConfig, EncoderConfig, TextConfig, get_config
+from tumsyn_bids.networks.config import DecoderConfig, EncoderConfig, TextConfig
 from tumsyn_bids.networks.model import Model
+from tumsyn_bids.networks.registry import get_config
 
 CONFIG = dataclasses.replace(
     get_config('official'),

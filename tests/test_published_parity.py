@@ -15,9 +15,9 @@ from tumsyn_bids.networks.checkpoints import (
     published_model,
     read_text_state,
 )
-from tumsyn_bids.networks.config import get_config
 from tumsyn_bids.networks.decoder import make_coord
 from tumsyn_bids.networks.model import LoadedModel, Model
+from tumsyn_bids.networks.registry import get_config
 from tumsyn_bids.synthesis.intensity import percentile_clip
 from tumsyn_bids.synthesis.synthesizer import BRIGHT, Synthesizer
 from tumsyn_bids.synthesis.tiling import tile_boxes

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.errors import ScanError, UsageError
 from tumsyn_bids.grids import Grid, covers, resample
-from tumsyn_bids.networks.config import get_config
 from tumsyn_bids.networks.model import load_model
+from tumsyn_bids.networks.registry import get_config
 from tumsyn_bids.prompt import render_prompt
 from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.synthesis import synthesizer

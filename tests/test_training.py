@@ -520,7 +520,7 @@ def test_an_image_without_contrast_has_no_white_matter():
 
 
 def test_recipe_of_the_paper_learns_both_directions_with_a_frozen_text(labelmaps, pairs, tmp_path):
-    from tumsyn_bids.networks.config import get_text_image_config
+    from tumsyn_bids.networks.registry import get_text_image_config
     from tumsyn_bids.networks.vision import TextImageModel
     from tumsyn_bids.training.text_image import _save
 

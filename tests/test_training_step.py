@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tumsyn_bids.networks.config import get_config
 from tumsyn_bids.networks.model import Model
+from tumsyn_bids.networks.registry import get_config
 from tumsyn_bids.physics.expected import BRAIN_SHARES, expected_signals, share_of
 from tumsyn_bids.prompt import parse_prompt, render_prompt
 from tumsyn_bids.protocols import default_protocol

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from tumsyn_bids.cli.tools import main
 from tumsyn_bids.errors import ModelError, UsageError
-from tumsyn_bids.networks.config import VisionConfig, get_text_image_config
+from tumsyn_bids.networks.config import VisionConfig
+from tumsyn_bids.networks.registry import get_text_image_config
 from tumsyn_bids.networks.vision import (
     ImageEncoder,
     TextImageModel,

@@ -7,7 +7,8 @@ import json
 import logging
 
 from ..errors import EXIT_OK, UsageError
-from ..networks.config import CONFIGS, ONE_HOT, TEXT_IMAGE_CONFIGS
+from ..networks.config import ONE_HOT
+from ..networks.registry import CONFIGS, TEXT_IMAGE_CONFIGS
 from .parser import absolute_path, option, whole_number
 from .progress import say
 

@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from ..errors import ModelError
-from .config import DecoderConfig, EncoderConfig, TextConfig, get_config
+from .config import DecoderConfig, EncoderConfig, TextConfig
 from .model import Model
+from .registry import get_config
 from .weights import check_state
 
 State = dict[str, torch.Tensor]

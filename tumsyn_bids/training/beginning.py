@@ -9,8 +9,9 @@ import numpy as np
 
 from ..acquisition import CONTRASTS, Acquisition
 from ..errors import UsageError
-from ..networks.config import SynthesisConfig, TextConfig, get_config
+from ..networks.config import SynthesisConfig, TextConfig
 from ..networks.model import load_model
+from ..networks.registry import get_config
 from ..networks.store import find_model
 from ..networks.tokenizer import get_tokenizer
 from ..prompt import render_prompt
@@ -81,7 +82,7 @@ def begin(
     Parameters
     ----------
     config_name : str
-        See :func:`tumsyn_bids.networks.config.get_config`; not looked at with ``start``.
+        See :func:`tumsyn_bids.networks.registry.get_config`; not looked at with ``start``.
     people : list of PairedSubject
         All that the run will see.
     text_encoder : str or path-like, optional

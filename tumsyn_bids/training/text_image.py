@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from ..acquisition import Acquisition
 from ..errors import ModelError, UsageError
-from ..networks.config import TextImageConfig, get_text_image_config
+from ..networks.config import TextImageConfig
+from ..networks.registry import get_text_image_config
 from ..networks.vision import TextImageModel, contrastive_loss
 from ..networks.weights import check_state
 from ..prompt import render_prompt
