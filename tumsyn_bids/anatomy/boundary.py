@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..grids import Grid
-from .intensity import carried, largest_part, signed_distance
+from .intensity import carried, grown, largest_part, shrunk, signed_distance
 
 _BINS = 64
 #: Distances from the edge (mm) over which intensities of brain and of the rest are gathered.
@@ -114,8 +114,8 @@ def _histogram(bins: np.ndarray) -> np.ndarray:
 
 def _tidied(brain: np.ndarray, zoom: float) -> np.ndarray:
     """Cut bridges, keep the largest part, close sulci, fill ventricles."""
-    core = largest_part(signed_distance(brain, zoom) > _CUT_MM)
-    brain = brain & (signed_distance(core, zoom) > -_CUT_MM)
+    core = largest_part(shrunk(brain, _CUT_MM, zoom))
+    brain = brain & grown(core, _CUT_MM, zoom)
     return ndimage.binary_fill_holes(_closed(brain, zoom))
 
 
@@ -126,6 +126,5 @@ def _closed(brain: np.ndarray, zoom: float) -> np.ndarray:
     dome that the border cuts flat would be left wider than it was.
     """
     room = int(np.ceil(_CLOSED_MM / zoom)) + 1
-    grown = signed_distance(np.pad(brain, room), zoom) > -_CLOSED_MM
-    shrunk = signed_distance(grown, zoom) > _CLOSED_MM
-    return shrunk[(slice(room, -room),) * 3] | brain
+    closed = shrunk(grown(np.pad(brain, room), _CLOSED_MM, zoom), _CLOSED_MM, zoom)
+    return closed[(slice(room, -room),) * 3] | brain

@@ -13,7 +13,7 @@ from .antsreg import limit_threads
 from .boundary import distinctness, moved_edge
 from .hdbet import hd_bet
 from .headfit import brain_prior
-from .intensity import carried, isotropic, largest_part, signed_distance
+from .intensity import carried, grown, isotropic, largest_part, shrunk
 from .quality import Check, judge, messages
 
 #: Voxel size (mm) at which the edge of the brain is found.
@@ -116,6 +116,9 @@ def is_stripped(img: nb.spatialimages.SpatialImage) -> bool:
     if (data == 0).mean() < 0.5:
         return False
     zooms = Grid.of(img).zooms
+    part = largest_part(data != 0)
+    if part.sum() * zooms.prod() / 1000 >= STRIPPED_BELOW_ML or _border_share(part) >= 0.1:
+        return False  # Closing its sulci only makes it larger.
     inside = nonzero_brain(data, zooms)
     volume = inside.sum() * zooms.prod() / 1000
     return bool(volume < STRIPPED_BELOW_ML and _border_share(inside) < 0.1)
@@ -142,8 +145,8 @@ def nonzero_brain(data: np.ndarray, zooms: np.ndarray) -> np.ndarray:
     if not boxes:
         return whole
     inside = np.pad(whole[boxes[0]], [(n, n) for n in pad])
-    grown = signed_distance(inside, zooms) > -_CLOSING_MM
-    closed = ndimage.binary_fill_holes((signed_distance(grown, zooms) > _CLOSING_MM) | inside)
+    closed = shrunk(grown(inside, _CLOSING_MM, zooms), _CLOSING_MM, zooms)
+    closed = ndimage.binary_fill_holes(closed | inside)
     whole[boxes[0]] = closed[tuple(slice(n, -n) for n in pad)]
     return whole
 

@@ -130,6 +130,68 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
     return labels == sizes.argmax()
 
 
+def grown(mask: np.ndarray, distance: float, zooms) -> np.ndarray:
+    """Return a mask with all that lies within a distance of its edge.
+
+    The same as ``signed_distance(mask, zooms) > -distance``, many times as fast where the distance
+    is a few voxels: the mask is spread along the last axis, by each length that a ball has there,
+    and what results is laid beside itself within a disk.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, 3D
+    distance : float
+        In mm.
+    zooms : float or sequence of 3 float
+        Voxel size in mm.
+    """
+    zooms = np.broadcast_to(np.asarray(zooms, dtype=float), 3)
+    reach = distance + zooms.mean() / 2
+    room = np.floor(reach / zooms).astype(int)
+    # With that much room on all sides, a step in space is a step in the flat array.
+    padded = np.pad(np.asarray(mask, dtype=bool), [(n, n) for n in room])
+    strides = np.array(padded.strides)
+    spread, length = padded.copy(), 0
+    result = np.zeros_like(padded)
+    for half, i, j in sorted(_lines(reach, room, zooms)):
+        while length < half:
+            length += 1
+            _lay(padded, spread, length)
+            _lay(padded, spread, -length)
+        _lay(spread, result, int((i, j) @ strides[:2]))
+    return result[tuple(slice(n, size - n) for n, size in zip(room, padded.shape, strict=True))]
+
+
+def shrunk(mask: np.ndarray, distance: float, zooms) -> np.ndarray:
+    """Return what lies deeper in a mask than a distance; the border of the array is no edge.
+
+    The same as ``signed_distance(mask, zooms) > distance``, but that voxels at exactly that
+    distance are kept; see :func:`grown`.
+    """
+    return ~grown(~np.asarray(mask, dtype=bool), distance, zooms)
+
+
+def _lines(reach: float, room: np.ndarray, zooms: np.ndarray) -> list[tuple[int, int, int]]:
+    """Return half the length of a ball's lines along the last axis, and where they stand."""
+    lines = []
+    for i in range(-room[0], room[0] + 1):
+        for j in range(-room[1], room[1] + 1):
+            left = reach**2 - (i * zooms[0]) ** 2 - (j * zooms[1]) ** 2
+            if left > 0:
+                lines.append((int(np.ceil(np.sqrt(left) / zooms[2])) - 1, i, j))
+    return lines
+
+
+def _lay(source: np.ndarray, target: np.ndarray, step: int) -> None:
+    """Add a mask to another, moved by a number of elements of the flat array."""
+    source, target = source.reshape(-1), target.reshape(-1)
+    if step < 0:
+        source, target, step = source[-step:], target[:step], 0
+    elif step:
+        source, target = source[:-step], target[step:]
+    np.logical_or(target, source, out=target)
+
+
 def signed_distance(mask: np.ndarray, zooms) -> np.ndarray:
     """Return the distance in mm to the edge of a mask, positive inside.
 

@@ -44,10 +44,12 @@ class Comparison:
     ):
         self.moving = moving
         self._to_voxels = np.linalg.inv(moving_grid.affine)
-        self._points = apply_affine(fixed_grid.affine, np.argwhere(inside))
+        # Coordinates in rows: a small product of matrices would be handed to BLAS, whose threads
+        # keep all cores busy between two of them.
+        self._points = np.ascontiguousarray(apply_affine(fixed_grid.affine, np.argwhere(inside)).T)
         self._fixed_bins = _scaled(fixed[inside], fixed[inside]).round().astype(np.int64)
         self._binned = _scaled(moving, moving).astype(np.float32)
-        self.centre = self._points.mean(axis=0)
+        self.centre = self._points.mean(axis=1)
         self.moving_centre = apply_affine(
             moving_grid.affine, np.argwhere(head_mask(moving)).mean(axis=0)
         )
@@ -64,8 +66,11 @@ class Comparison:
         overlap = inside.mean()
         if overlap < MIN_OVERLAP:
             return 0.0
-        values = ndimage.map_coordinates(self._binned, places[:, inside], order=1)
-        return float(-overlap * _mutual_information(self._fixed_bins[inside], values))
+        bins = self._fixed_bins
+        if overlap < 1:
+            places, bins = places[:, inside], bins[inside]
+        values = ndimage.map_coordinates(self._binned, places, order=1)
+        return float(-overlap * _mutual_information(bins, values))
 
     def covered(self, matrix: np.ndarray) -> float:
         """Return the share of the points that lie inside the moving image."""
@@ -73,11 +78,11 @@ class Comparison:
 
     def moved(self, matrix: np.ndarray) -> float:
         """Return the mean distance (mm) over which a transform moves the points."""
-        there = apply_affine(matrix, self._points)
-        return float(np.linalg.norm(there - self._points, axis=1).mean())
+        there = _mapped(matrix, self._points)
+        return float(np.linalg.norm(there - self._points, axis=0).mean())
 
     def _places(self, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        places = apply_affine(self._to_voxels @ matrix, self._points).T
+        places = _mapped(self._to_voxels @ matrix, self._points)
         limits = np.array(self.moving.shape)[:, None] - 1
         return places, ((places >= 0) & (places <= limits)).all(axis=0)
 
@@ -105,6 +110,16 @@ def mutual_information(first: np.ndarray, second: np.ndarray) -> float:
         return 0.0
     bins = _scaled(first, first).round().astype(np.int64)
     return _mutual_information(bins, _scaled(second, second))
+
+
+def _mapped(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Apply a matrix to points, their coordinates in rows."""
+    return np.stack(
+        [
+            row[0] * points[0] + row[1] * points[1] + row[2] * points[2] + row[3]
+            for row in matrix[:3]
+        ]
+    )
 
 
 def _scaled(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
