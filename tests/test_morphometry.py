@@ -97,6 +97,25 @@ class TestRefinement:
         dice = 2 * ((found == 4) & truth).sum() / ((found == 4).sum() + truth.sum())
         assert dice > 0.95
 
+    def test_white_matter_in_a_sulcus_of_the_atlas_is_kept(self, sphere):
+        numbers, tissues, inside, zoom = sphere
+        atlas = numbers.copy()
+        atlas[47:54, 28:32, 28:32] = 0
+        found = refine(atlas, tissues, inside, (zoom,) * 3)
+        assert (found[47:49, 29:31, 29:31] == 2).all()
+
+    def test_bright_scalp_in_the_mask_is_no_white_matter(self, sphere):
+        numbers, tissues, inside, zoom = sphere
+        scalp = np.zeros(inside.shape, bool)
+        scalp[54:57, 27:33, 27:33] = True
+        bright = hard(
+            np.where(scalp, 0, tissues.gm),
+            np.where(scalp, 1, tissues.wm),
+            np.where(scalp, 0, tissues.csf),
+        )
+        found = refine(numbers, bright, inside | scalp, (zoom,) * 3)
+        assert not (found[scalp] == 2).any()
+
     def test_nothing_lies_outside_of_the_brain(self, sphere):
         numbers, tissues, inside, zoom = sphere
         inside = inside & (np.indices(inside.shape)[0] > 30)
@@ -139,10 +158,38 @@ class TestTissues:
         assert cortex > 0.8
         assert found.wm[numbers == 2].mean() > 0.8
 
-    def test_an_image_that_atropos_refuses_is_told(self, sphere):
+    @pytest.mark.parametrize('brightness', [0, 100])
+    def test_an_image_without_contrast_is_told(self, sphere, brightness):
         numbers, _, inside, zoom = sphere
-        with pytest.raises(ScanError, match='no three tissues'):
-            guided_tissues(np.zeros(inside.shape), inside & False, numbers, (zoom,) * 3)
+        with pytest.raises(ScanError, match='cannot be told apart'):
+            guided_tissues(inside * float(brightness), inside, numbers, (zoom,) * 3)
+
+    def test_noise_alone_is_told(self, sphere):
+        numbers, _, inside, zoom = sphere
+        noise = np.random.default_rng(1).normal(100, 10, inside.shape) * inside
+        with pytest.raises(ScanError, match='cannot be told apart'):
+            guided_tissues(noise, inside, numbers, (zoom,) * 3)
+
+    def test_no_tissue_gains_from_its_borders(self, sphere):
+        """A cortex between bright and dark tissue, on voxels that hold two tissues at its borders.
+
+        One Gaussian for each tissue draws the borders into the tissue that spreads least.
+        """
+        numbers, _, _, _ = sphere
+        radius = np.sqrt(((np.indices(numbers.shape) - 29.5) ** 2).sum(axis=0))
+        inside = radius < 27
+        fluid, grey = (np.clip(radius - edge + 0.5, 0, 1) for edge in (23.3, 20.4))
+        white, core = 1 - grey, np.clip(8.2 - radius + 0.5, 0, 1)
+        truth = hard(grey - fluid, white - core, fluid + core)
+        noise = np.random.default_rng(3).normal(0, 2, inside.shape)
+        brain = (55 * truth.wm + 35 * truth.gm + 12 * truth.csf + noise) * inside
+        found = guided_tissues(brain, inside, np.where(inside, numbers, 0), (1.0,) * 3)
+        near = np.abs(radius - 20.4) < 4
+        assert found.wm[near].sum() == pytest.approx(truth.wm[near].sum(), rel=0.02)
+        assert found.gm[near].sum() == pytest.approx(truth.gm[near].sum(), rel=0.03)
+        # A voxel half of CSF and half of white matter is as bright as grey matter.
+        core = radius < 12
+        assert found.csf[core].sum() == pytest.approx(truth.csf[core].sum(), rel=0.05)
 
 
 class TestVolumes:
