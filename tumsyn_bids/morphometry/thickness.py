@@ -20,7 +20,7 @@ STEP, SMOOTHING = 0.1, 1.5
 #: Spread (mm) over which the volume of grey matter is compared with that of voxels called cortex.
 SHARING_MM = 1.5
 #: Most iterations. Slabs and shells of known thickness come out alike with twice as many.
-ITERATIONS = 15
+ITERATIONS = 8
 #: Thickness (mm) beyond which no cortex is.
 THICKEST_MM = 8.0
 #: Share of the cortex that must have got a thickness, or DiReCT counts as failed.
