@@ -18,7 +18,7 @@ from tumsyn_bids.morphometry.cortex import Cortex, add_cortex, cortex_doubts, me
 from tumsyn_bids.morphometry.freesurfer import write_subject
 from tumsyn_bids.morphometry.labels import structures
 from tumsyn_bids.morphometry.refinement import Tissues
-from tumsyn_bids.morphometry.stats import aparc_stats
+from tumsyn_bids.morphometry.stats import aparc_stats, aseg_stats
 from tumsyn_bids.morphometry.surface_files import gifti, load_surface, save_surface
 from tumsyn_bids.morphometry.surfaces import hemisphere_surface
 from tumsyn_bids.morphometry.tables import morph_rows, report_rows
@@ -197,6 +197,12 @@ class TestTables:
         shown = {row['structure']: row for row in report_rows(found)}
         assert shown['Thickness of the cortex (mean)']['left'] == '3.00 mm'
         assert shown['Thickness of the cortex (mean)']['right'] == 'n/a'
+        assert rows['lhWhiteSurface']['euler-number'] == 2
+        assert shown['Euler number of the white surface'] == {
+            'structure': 'Euler number of the white surface',
+            'left': '2',
+            'right': 'n/a',
+        }
 
     def test_of_freesurfer_are_complete(self, ball):
         labels, _, _, surface = ball
@@ -212,6 +218,9 @@ class TestTables:
         measures = {line.split(', ')[1]: line.split(', ')[3] for line in lines if '# Meas' in line}
         assert float(measures['MeanThickness']) == pytest.approx(3, abs=0.01)
         assert float(measures['WhiteSurfArea']) == pytest.approx(surface.area.sum(), abs=0.1)
+        lines = aseg_stats({**found, 'brain': {}}, 'sub-01', 'acquired').splitlines()
+        holes = [line.split(', ') for line in lines if 'Holes' in line]
+        assert [(line[1], line[3]) for line in holes] == [('lhSurfaceHoles', '0')]
 
     def test_implausible_thickness_is_flagged(self, ball):
         labels = ball[0]

@@ -46,6 +46,10 @@ MORPH_COLUMNS: dict[str, dict] = {
         'Description': 'Mean amount of the mean curvature of the white surface',
         'Units': '1/mm',
     },
+    'euler-number': {
+        'Description': 'Euler number of the white surface of a hemisphere: 2 for a sphere, 2 less '
+        'for each handle'
+    },
     't1w': {
         'Description': 'What the structure was measured on',
         'Levels': {
@@ -186,6 +190,8 @@ def save_labels(
         'Atlas': ATLAS,
         'Resolution': '1 mm isotropic voxels around the brain',
         **_origin(plan, measured, bids_dir),
+        'hemisphere': MORPH_COLUMNS['hemisphere'],
+        'tissue': {'Description': 'What the structure mostly is: GM, WM or CSF'},
     }
     return [
         save_image(img, out / paths.labels, sidecar, dtype=np.int32, code=ALIGNED),

@@ -22,10 +22,10 @@ def refine(labels: np.ndarray, tissues: Tissues, inside: np.ndarray, zooms) -> n
     Within the cerebrum, a voxel that is mostly grey matter and lies near the atlas's cortex
     becomes the nearest parcel of its hemisphere, any other one white matter or, where CSF
     prevails, nothing. Where the atlas has nothing, as in its sulci, white matter that hangs
-    together with the rest is kept. Lateral ventricles take up the CSF around them and give up what is white
-    matter. Deep grey matter, the brain stem and the cerebellum keep the atlas's shape, less the
-    CSF: the folds of the cerebellum are finer than voxels, so its tissues cannot be told by
-    brightness.
+    together with the rest is kept. Lateral ventricles take up the CSF around them and give up
+    what is white matter. Deep grey matter, the brain stem and the cerebellum keep the atlas's
+    shape, less the CSF: the folds of the cerebellum are finer than voxels, so its tissues cannot
+    be told by brightness.
 
     Parameters
     ----------
