@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import nibabel as nb
@@ -15,7 +16,12 @@ from tumsyn_bids.morphometry import labels as room
 from tumsyn_bids.morphometry import segmentation as room_of_segmentation
 from tumsyn_bids.morphometry.guided import guided_tissues, tissue_priors
 from tumsyn_bids.morphometry.refinement import Tissues, refine
-from tumsyn_bids.morphometry.segmentation import Segmentation, segment_brain, working_image
+from tumsyn_bids.morphometry.segmentation import (
+    Segmentation,
+    cut_structures,
+    segment_brain,
+    working_image,
+)
 from tumsyn_bids.morphometry.tables import morph_rows, to_record
 from tumsyn_bids.morphometry.volumes import (
     brain_volumes,
@@ -241,6 +247,22 @@ class TestVolumes:
         thalamus = next(item for item in measures if item.structure.number == 10)
         assert thalamus.volume_mm3 == pytest.approx(64)
         assert 'implausible' in thalamus.flag
+
+
+def test_what_the_end_of_the_image_cuts_off_is_flagged(sphere):
+    numbers = sphere[0]
+    grid = Grid(numbers.shape, np.eye(4))
+    above = np.eye(4)
+    above[2, 3] = 7
+    whole, cropped = (
+        cut_structures(numbers, grid, Grid((60, 60, 20), affine @ np.diag([1, 1, 3, 1.0])))
+        for affine in (np.eye(4), above)
+    )
+    assert whole == frozenset()
+    assert cropped == {1035}
+    found = dataclasses.replace(segmentation(*sphere), cut=cropped)
+    flags = {item.structure.number: item.flag for item in measure_structures(found)}
+    assert (flags[1035], flags[4]) == ('cut off by the end of the image', '')
 
 
 def segmentation(numbers, tissues, inside, zoom):
