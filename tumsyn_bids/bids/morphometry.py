@@ -30,12 +30,11 @@ MORPH_COLUMNS: dict[str, dict] = {
     'volume-mm3': {'Description': 'Volume weighted by tissue probability', 'Units': 'mm^3'},
     'voxels': {'Description': 'Number of voxels of the label image'},
     'thickness-avg-mm': {
-        'Description': 'Thickness of the cortex (DiReCT): mean over the voxels of a parcel, or '
-        'over the vertices of a hemisphere',
+        'Description': 'Thickness of the cortex (DiReCT): mean over the white surface',
         'Units': 'mm',
     },
     'thickness-std-mm': {
-        'Description': 'Standard deviation of the thickness over the voxels of a parcel',
+        'Description': 'Standard deviation of the thickness over the white surface',
         'Units': 'mm',
     },
     'area-mm2': {
