@@ -4,7 +4,8 @@ Measures a T1w image, and besides, as asked for:
 
 - ``--truth LABELS``: Dice and volume error of each structure against a label image with
   FreeSurfer's numbers, in the same world space;
-- ``--rotate DEGREES``: the head tilted by so much about each axis in turn (one interpolation);
+- ``--rotate DEGREES``: the head tilted by so much about each axis in turn, which interpolates the
+  scan once more; with ``--header`` only its header is turned, its voxels stay as they are;
 - ``--other T1W MASK``: another scan of the same person.
 
 Volumes are soft, as in ``_morph.tsv``; those of the truth count voxels. Time is both what passed
@@ -92,13 +93,26 @@ def against_truth(record: dict, labels: nb.Nifti1Image, truth: nb.Nifti1Image) -
     return rows
 
 
-def tilted(t1w, mask, degrees: float, axis: str) -> tuple[nb.Nifti1Image, nb.Nifti1Image]:
-    """Return the head and its mask turned about the middle of the brain."""
+def turn(mask, degrees: float, axis: str) -> np.ndarray:
+    """Return the rotation about the middle of the brain, a matrix of world coordinates."""
     inside = np.argwhere(np.asarray(mask.dataobj) > 0)
     centre = nb.affines.apply_affine(mask.affine, inside.mean(axis=0))
     world = np.eye(4)
     world[:3, :3] = Rotation.from_euler(axis, degrees, degrees=True).as_matrix()
     world[:3, 3] = centre - world[:3, :3] @ centre
+    return world
+
+
+def turned(t1w, mask, degrees: float, axis: str) -> tuple[nb.Nifti1Image, nb.Nifti1Image]:
+    """Return the head and its mask as if it had lain otherwise, their voxels untouched."""
+    world = turn(mask, degrees, axis)
+    images = (nb.Nifti1Image(np.asarray(img.dataobj), world @ img.affine) for img in (t1w, mask))
+    return tuple(images)
+
+
+def tilted(t1w, mask, degrees: float, axis: str) -> tuple[nb.Nifti1Image, nb.Nifti1Image]:
+    """Return the head and its mask turned about the middle of the brain and interpolated."""
+    world = turn(mask, degrees, axis)
     grid = Grid.of(mask)
     border = 20 / grid.zooms
     grid = grid.cropped(-border, np.asarray(grid.shape) + 2 * border)
@@ -123,6 +137,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--truth', type=Path)
     parser.add_argument('--rotate', type=float, metavar='DEGREES')
     parser.add_argument('--axes', default='xyz', help='about which axes (default: xyz)')
+    parser.add_argument('--header', action='store_true', help='turn the header, not the voxels')
     parser.add_argument('--other', type=Path, nargs=2, metavar=('T1W', 'MASK'))
     parser.add_argument('--raw', action='store_true', help='correct the bias field first')
     parser.add_argument('--level', choices=('volumes', 'full'), default='volumes')
@@ -142,7 +157,8 @@ def main(argv: list[str] | None = None) -> int:
         {'other scan': (scan(args.other[0], args), nb.load(args.other[1]))} if args.other else {}
     )
     if args.rotate:
-        others |= {f'about {axis}': tilted(t1w, mask, args.rotate, axis) for axis in args.axes}
+        move = turned if args.header else tilted
+        others |= {f'about {axis}': move(t1w, mask, args.rotate, axis) for axis in args.axes}
     for title, images in others.items():
         second, *_ = measure(*images, args)
         results[title] = changes(record, second)
