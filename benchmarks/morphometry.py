@@ -6,7 +6,9 @@ Measures a T1w image, and besides, as asked for:
   FreeSurfer's numbers, in the same world space;
 - ``--rotate DEGREES``: the head tilted by so much about each axis in turn, which interpolates the
   scan once more; with ``--header`` only its header is turned, its voxels stay as they are;
-- ``--other T1W MASK``: another scan of the same person.
+- ``--other T1W MASK``: another scan of the same person;
+- ``--definitions``: by how much what the phantom calls a structure differs in size from what the
+  atlas calls so, both in the atlas's space. (Needs no scan.)
 
 Volumes are soft, as in ``_morph.tsv``; those of the truth count voxels. Time is both what passed
 and what the processor spent, since the former depends on what else runs.
@@ -34,7 +36,7 @@ from tumsyn_bids.anatomy.geometry import sanitize
 from tumsyn_bids.grids import Grid, resample
 from tumsyn_bids.morphometry.agreement import dice_by_label
 from tumsyn_bids.morphometry.cortex import add_cortex, measure_cortex
-from tumsyn_bids.morphometry.labels import structures
+from tumsyn_bids.morphometry.labels import atlas_file, structures
 from tumsyn_bids.morphometry.segmentation import segment_brain
 from tumsyn_bids.morphometry.tables import to_record
 from tumsyn_bids.morphometry.volumes import brain_volumes, measure_structures
@@ -121,6 +123,17 @@ def tilted(t1w, mask, degrees: float, axis: str) -> tuple[nb.Nifti1Image, nb.Nif
     return nb.Nifti1Image(image, grid.affine), nb.Nifti1Image(turned, grid.affine)
 
 
+def definitions() -> None:
+    """Print the size of structures in the atlas against that in the phantom, in percent."""
+    from tumsyn_bids.simulation.anatomy import build_anatomy
+
+    phantom, atlas = build_anatomy(1).labels, np.asarray(nb.load(atlas_file()).dataobj)
+    for number, item in structures().items():
+        sizes = [(np.rint(labels) == number).sum() for labels in (atlas, phantom)]
+        if sizes[1]:
+            print(f'{item.name:40s} {100 * (sizes[0] / sizes[1] - 1):+7.1f} %')
+
+
 def show(title: str, found: dict[str, float]) -> None:
     """Print the changes of large structures and how many keep within the bar."""
     large = {name: value for name, value in found.items() if abs(value) >= 100 * REPEATABLE}
@@ -132,8 +145,9 @@ def show(title: str, found: dict[str, float]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Measure what was asked for; return 0."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--t1w', type=Path, required=True)
-    parser.add_argument('--mask', type=Path, required=True)
+    parser.add_argument('--t1w', type=Path)
+    parser.add_argument('--mask', type=Path)
+    parser.add_argument('--definitions', action='store_true', help='of the phantom and the atlas')
     parser.add_argument('--truth', type=Path)
     parser.add_argument('--rotate', type=float, metavar='DEGREES')
     parser.add_argument('--axes', default='xyz', help='about which axes (default: xyz)')
@@ -145,6 +159,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--json', type=Path)
     args = parser.parse_args(argv)
+    if args.definitions:
+        definitions()
+        return 0
+    if not args.t1w or not args.mask:
+        parser.error('--t1w and --mask are needed')
     t1w, mask = scan(args.t1w, args), nb.load(args.mask)
     record, labels, took = measure(t1w, mask, args)
     results = {'took': took, 'volumes': volumes(record), 'hemispheres': record.get('hemispheres')}

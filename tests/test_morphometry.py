@@ -29,6 +29,7 @@ from tumsyn_bids.morphometry.volumes import (
     measure_structures,
     soft_volumes,
 )
+from tumsyn_bids.simulation.anatomy import build_anatomy
 
 
 def hard(gm, wm, csf):
@@ -325,5 +326,7 @@ def test_structures_of_a_brain_in_another_pose(coarse):
     parts = brain_volumes(found, measure_structures(found))
     expected = (np.asarray(average.dataobj) > 0).sum() / 1.06**3
     assert parts['EstimatedTotalIntraCranialVol'] == pytest.approx(expected, rel=0.05)
-    cortex = ((truth > 1000) & (truth < 3000)).sum() * 27
-    assert parts['Cortex'] == pytest.approx(cortex, rel=0.25)
+    # The atlas's own cortex is a third thinner than the grey matter of its average.
+    labels = build_anatomy(2).labels
+    cortex = ((labels > 1000) & (labels < 3000)).sum() * 8 / 1.06**3
+    assert parts['Cortex'] == pytest.approx(cortex, rel=0.1)
