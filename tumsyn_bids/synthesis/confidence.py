@@ -29,7 +29,7 @@ from .synthesizer import BRIGHT, EncodedScan, Synthesizer
 #: -1: down). From ``benchmarks/confidence.py``.
 THRESHOLDS: dict[str, tuple[float, float, int]] = {
     'reconstruction': (0.90, 0.75, 1),
-    'cycle': (0.80, 0.50, 1),
+    'cycle': (0.75, 0.50, 1),
     'prompt_deviation': (0.20, 0.35, -1),
 }
 _MEANING = {
