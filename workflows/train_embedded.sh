@@ -18,10 +18,12 @@ fi
 here=$(cd "$(dirname "$0")/.." && pwd)
 export OMP_NUM_THREADS=1
 tumsyn train synthesis "$3/twin" --labelmaps "$1" --pairs "$2" "${@:4}" \
-    --exclude sub-19 training_seg_17.nii.gz --config embedded --steps "${STEPS:-25000}"
+    --exclude sub-19 training_seg_17.nii.gz --config embedded --steps "${STEPS:-32000}"
+tumsyn train tails "$3/twin/model" --pairs "$2" --exclude sub-19
 cp "$3"/twin/model/* "$here"/benchmarks/held_out/
 tumsyn train synthesis "$3/all" --from "$3/twin/model" --labelmaps "$1" --pairs "$2" "${@:4}" \
-    --exclude training_seg_17.nii.gz --steps "${MORE_STEPS:-3500}" --learning-rate 1e-4
+    --exclude training_seg_17.nii.gz --steps "${MORE_STEPS:-3000}" --learning-rate 8e-5
+tumsyn train tails "$3/all/model" --pairs "$2"
 cp "$3"/all/model/* "$here"/tumsyn_bids/data/models/embedded/
 python "$here"/benchmarks/synthesis_quality.py --data "$2" --subject sub-19 --fit-subject sub-07 \
     --model "$here"/benchmarks/held_out

@@ -30,12 +30,11 @@ MORPH_COLUMNS: dict[str, dict] = {
     'volume-mm3': {'Description': 'Volume weighted by tissue probability', 'Units': 'mm^3'},
     'voxels': {'Description': 'Number of voxels of the label image'},
     'thickness-avg-mm': {
-        'Description': 'Thickness of the cortex (DiReCT): mean over the voxels of a parcel, or '
-        'over the vertices of a hemisphere',
+        'Description': 'Thickness of the cortex (DiReCT): mean over the white surface',
         'Units': 'mm',
     },
     'thickness-std-mm': {
-        'Description': 'Standard deviation of the thickness over the voxels of a parcel',
+        'Description': 'Standard deviation of the thickness over the white surface',
         'Units': 'mm',
     },
     'area-mm2': {
@@ -45,6 +44,10 @@ MORPH_COLUMNS: dict[str, dict] = {
     'curvature-avg-permm': {
         'Description': 'Mean amount of the mean curvature of the white surface',
         'Units': '1/mm',
+    },
+    'euler-number': {
+        'Description': 'Euler number of the white surface of a hemisphere: 2 for a sphere, 2 less '
+        'for each handle'
     },
     't1w': {
         'Description': 'What the structure was measured on',
@@ -186,6 +189,8 @@ def save_labels(
         'Atlas': ATLAS,
         'Resolution': '1 mm isotropic voxels around the brain',
         **_origin(plan, measured, bids_dir),
+        'hemisphere': MORPH_COLUMNS['hemisphere'],
+        'tissue': {'Description': 'What the structure mostly is: GM, WM or CSF'},
     }
     return [
         save_image(img, out / paths.labels, sidecar, dtype=np.int32, code=ALIGNED),

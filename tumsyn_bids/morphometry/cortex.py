@@ -84,7 +84,8 @@ def add_cortex(record: Mapping, labels: np.ndarray, found: Cortex) -> dict:
     Returns
     -------
     dict
-        Rows of parcels have ``thickness_mm``, ``thickness_sd_mm`` (over voxels), ``area_mm2``,
+        Rows of parcels have ``thickness_mm``, ``thickness_sd_mm`` (over the white
+        surface), ``area_mm2``,
         ``curvature`` (mean amount, 1/mm) and ``vertices`` (of the white surface) besides, ``None``
         where unknown. ``hemispheres`` has, for each side, ``euler``, ``vertices``,
         ``white_area_mm2``, ``pial_area_mm2`` and ``thickness_mm`` (over vertices).
@@ -118,18 +119,35 @@ MOST_HANDLES = 100
 
 def _parcel(row: Mapping, labels: np.ndarray, found: Cortex) -> dict:
     number = row['number']
-    values = np.empty(0)
-    if found.thickness is not None:
-        values = found.thickness[labels == number]
-        values = values[values > 0]
-    measured = len(values) >= _LEAST_VOXELS
-    mean = float(values.mean()) if measured else None
+    surface = found.surfaces.get(structures()[number].hemisphere)
+    mean, spread = _thickness(number, labels, found, surface)
     return {
         'thickness_mm': mean,
-        'thickness_sd_mm': float(values.std()) if measured else None,
-        **_on_surface(found.surfaces.get(structures()[number].hemisphere), number),
+        'thickness_sd_mm': spread,
+        **_on_surface(surface, number),
         'flag': _flag(row['flag'], mean),
     }
+
+
+def _thickness(number: int, labels: np.ndarray, found: Cortex, surface: Surface | None):
+    """Return mean and deviation over the white surface; over voxels where there is none.
+
+    Thick cortex has more voxels, so a mean over voxels is that of a surface and more: by the
+    variance over the mean.
+    """
+    if found.thickness is None:
+        return None, None
+    if surface is not None:
+        own = surface.parcels == number
+        values, weights, least = surface.thickness[own], surface.area[own], _LEAST_VERTICES
+    else:
+        values = found.thickness[labels == number]
+        values = values[values > 0]
+        weights, least = np.ones(len(values)), _LEAST_VOXELS
+    if len(values) < least:
+        return None, None
+    mean = float(np.average(values, weights=weights))
+    return mean, float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
 
 
 def _on_surface(surface: Surface | None, number: int) -> dict:

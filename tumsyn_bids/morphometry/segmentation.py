@@ -27,6 +27,8 @@ from .refinement import refine
 #: Voxel size (mm) on which brains are segmented, whatever that of the scan.
 ZOOM_MM = 1.0
 _MARGIN_MM = 6
+#: Share of a structure's voxels in the outermost voxels of the image from which it counts as cut.
+_CUT_SHARE = 0.01
 _STAGES = (
     Stage('Affine[0.1]', (100, 60, 30), (6, 4, 2), (3, 2, 1), sampling=0.25),
     Stage('SyN[0.2,3,0]', (60, 40, 12), (6, 4, 2), (3, 2, 1), metric='CC', metric_parameter=2),
@@ -53,6 +55,8 @@ class Segmentation:
         World coordinates of the atlas (MNI152NLin2009cAsym) to those of the brain.
     intracranial_mm3 : float
         Volume of the average's brain mask, scaled by ``affine``.
+    cut : frozenset of int
+        Structures that the end of the image cuts off.
     """
 
     labels: np.ndarray
@@ -62,6 +66,7 @@ class Segmentation:
     grid: Grid
     affine: np.ndarray
     intracranial_mm3: float
+    cut: frozenset[int] = frozenset()
 
     @property
     def img(self) -> nb.Nifti1Image:
@@ -104,9 +109,28 @@ def segment_brain(
     brain, inside, grid = working_image(t1w, mask, zoom)
     labels, affine, volume = _carried_labels(brain, grid, seed)
     tissues = guided_tissues(brain, inside, labels, grid.zooms)
-    return Segmentation(
-        refine(labels, tissues, inside, grid.zooms), tissues, brain, inside, grid, affine, volume
-    )
+    labels = refine(labels, tissues, inside, grid.zooms)
+    cut = cut_structures(labels, grid, Grid.of(t1w))
+    return Segmentation(labels, tissues, brain, inside, grid, affine, volume, cut)
+
+
+def cut_structures(labels: np.ndarray, grid: Grid, image: Grid) -> frozenset[int]:
+    """Return the structures of which a part lies in the outermost voxels of an image.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+        FreeSurfer's numbers.
+    grid, image : Grid
+        Of the labels, and of the image that they were found on.
+    """
+    places = np.argwhere(labels > 0)
+    numbers = labels[tuple(places.T)]
+    index = nb.affines.apply_affine(np.linalg.inv(image.affine) @ grid.affine, places)
+    at_end = ((index < 0.5) | (index > np.asarray(image.shape) - 1.5)).any(axis=1)
+    voxels, outer = (np.bincount(part, minlength=1) for part in (numbers, numbers[at_end]))
+    outer = np.pad(outer, (0, len(voxels) - len(outer)))
+    return frozenset(int(n) for n in np.flatnonzero((outer > 0) & (outer >= _CUT_SHARE * voxels)))
 
 
 def unsegmented(

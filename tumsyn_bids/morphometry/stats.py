@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from .. import __version__
+from .labels import CORTEX_BASE
 
 _MM3 = 'mm^3'
 #: For each measure of the brain: FreeSurfer's field, its description and unit.
@@ -87,6 +88,7 @@ def aseg_stats(record: Mapping, subject: str, origin: str) -> str:
     """
     lines = ['# Title Segmentation Statistics', '#', *_provenance(subject, origin)]
     lines += [_measure(name, value) for name, value in record['brain'].items()]
+    lines += _holes(record.get('hemispheres', {}))
     rows = [row for row in record['structures'] if row['number'] < 1000]
     lines += ['# NTableCols 10', f'# NRows {len(rows)}', *_columns(_ASEG_COLUMNS, '  ')]
     for index, row in enumerate(rows, start=1):
@@ -174,6 +176,20 @@ def _provenance(subject: str, origin: str) -> list[str]:
 def _measure(name: str, value: float | None) -> str:
     field, text, unit = _BRAIN[name]
     return f'# Measure {name}, {field}, {text}, {_number(value):.6f}, {unit}'
+
+
+def _holes(hemispheres: Mapping) -> list[str]:
+    """Word the handles of the white surfaces, which are not removed, by FreeSurfer's names."""
+    found = {
+        f'{side}SurfaceHoles': (f'{side} surfaces', 1 - values['euler'] // 2)
+        for side, values in hemispheres.items()
+    }
+    if len(found) == len(CORTEX_BASE):
+        found['SurfaceHoles'] = ('surfaces', sum(count for _, count in found.values()))
+    return [
+        f'# Measure {name}, {name}, Number of defect holes in {where}, {count}, unitless'
+        for name, (where, count) in found.items()
+    ]
 
 
 def _columns(columns, gap: str) -> list[str]:

@@ -109,6 +109,9 @@ def report_rows(record: Mapping) -> list[dict]:
         shown = {side: 'n/a' if mm is None else f'{mm:.2f} mm' for side, mm in mean.items()}
         name = 'Thickness of the cortex (mean)'
         rows.append({'structure': name, 'left': shown['lh'], 'right': shown['rh']})
+        euler = {side: sides.get(side, {}).get('euler', 'n/a') for side in ('lh', 'rh')}
+        name = 'Euler number of the white surface'
+        rows.append({'structure': name, 'left': str(euler['lh']), 'right': str(euler['rh'])})
     rows.append({'structure': 'Intracranial volume (estimate)', 'left': total, 'right': ''})
     return rows
 
@@ -136,6 +139,7 @@ def _hemisphere_rows(record: Mapping) -> list[dict]:
             'name': f'{side}{name}',
             'hemisphere': side,
             **_cortical({'area_mm2': values[key], 'thickness_mm': values.get(thickness)}),
+            'euler-number': values['euler'] if name == 'WhiteSurface' else None,
         }
         for side, values in record.get('hemispheres', {}).items()
         for name, key, thickness in (

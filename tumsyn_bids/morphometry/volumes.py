@@ -176,7 +176,11 @@ def _measure(structure: Structure, segmentation: Segmentation, volume: float) ->
     low, high = PLAUSIBLE_MM3.get(
         structure.name.removeprefix('Left-').removeprefix('Right-'), (0.0, math.inf)
     )
-    flag = '' if low <= volume <= high else f'{volume:.0f} mm³ is implausible for an adult'
+    reasons = {
+        f'{volume:.0f} mm³ is implausible for an adult': not low <= volume <= high,
+        'cut off by the end of the image': structure.number in segmentation.cut,
+    }
+    flag = '; '.join(reason for reason, holds in reasons.items() if holds)
     return Measure(structure, len(values), volume, *map(float, numbers), flag)
 
 

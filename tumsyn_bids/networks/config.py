@@ -160,7 +160,8 @@ class SynthesisConfig:
     physics_gain : float
         0: the network reads a prompt as it is. Above 0: it reads that of the contrast's default
         protocol, and the mixture of its decoder moves from the signals of that protocol to those
-        of the prompt, by so many times their difference. Needs ``decoder.mixing``.
+        of the prompt, by so many times their difference, which makes up for shares that are less
+        certain than tissues are; in training by the difference itself. Needs ``decoder.mixing``.
     """
 
     name: str

@@ -28,8 +28,8 @@ from .synthesizer import BRIGHT, EncodedScan, Synthesizer
 #: Where each figure is worth a warning and where an image has failed, and its better side (1: up,
 #: -1: down). From ``benchmarks/confidence.py``.
 THRESHOLDS: dict[str, tuple[float, float, int]] = {
-    'reconstruction': (0.90, 0.75, 1),
-    'cycle': (0.80, 0.50, 1),
+    'reconstruction': (0.85, 0.75, 1),
+    'cycle': (0.75, 0.50, 1),
     'prompt_deviation': (0.20, 0.35, -1),
 }
 _MEANING = {

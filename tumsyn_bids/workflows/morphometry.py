@@ -86,7 +86,8 @@ def init_morphometry_wf(
     workflow.__desc__ = """\
 Structures were segmented on the T1w by registration (ANTs SyN; Avants et al., 2008) of the
 MNI152NLin2009cAsym average with the Desikan-Killiany labels (Desikan et al., 2006) of FreeSurfer,
-corrected by tissue probabilities (Atropos; Avants et al., 2011).
+corrected by the shares of tissues in each voxel, which were told by a model of partial volume
+(Santago and Gage, 1993) with the deformed labels as prior.
 """
     if level == 'full':
         workflow.__desc__ += """\
