@@ -44,8 +44,8 @@ class Comparison:
     ):
         self.moving = moving
         self._to_voxels = np.linalg.inv(moving_grid.affine)
-        # Coordinates in rows: a small product of matrices would be handed to BLAS, whose threads
-        # keep all cores busy between two of them.
+        # Coordinates in rows, mapped row by row: a product of matrices would go through BLAS and
+        # its threads, for little work at a time.
         self._points = np.ascontiguousarray(apply_affine(fixed_grid.affine, np.argwhere(inside)).T)
         self._fixed_bins = _scaled(fixed[inside], fixed[inside]).round().astype(np.int64)
         self._binned = _scaled(moving, moving).astype(np.float32)

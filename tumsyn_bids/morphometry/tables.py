@@ -139,7 +139,7 @@ def _hemisphere_rows(record: Mapping) -> list[dict]:
             'name': f'{side}{name}',
             'hemisphere': side,
             **_cortical({'area_mm2': values[key], 'thickness_mm': values.get(thickness)}),
-            'euler-number': values['euler'] if name == 'WhiteSurface' else None,
+            'euler-number': values.get('euler') if name == 'WhiteSurface' else None,
         }
         for side, values in record.get('hemispheres', {}).items()
         for name, key, thickness in (
