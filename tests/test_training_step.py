@@ -97,3 +97,16 @@ def test_shares_learn_the_tissues(sample):
     assert float(tissue_loss(known, tissue)) == pytest.approx(
         float(tissue_loss(shares.detach(), tissue))
     )
+
+
+def test_a_nucleus_taken_for_cortex_costs_more_than_cortex_taken_for_a_nucleus():
+    names = list(BRAIN_SHARES)
+    tissue = torch.tensor([names.index('cortex'), names.index('putamen')]).reshape(1, 2, 1, 1)
+    logits = torch.zeros(2, len(names) + 1)
+
+    def cost(taken_for):
+        wrong = logits.clone()
+        wrong[:, names.index(taken_for)] = 5.0
+        return float(tissue_loss(wrong, tissue))
+
+    assert cost('cortex') > 2 * cost('putamen')
