@@ -48,6 +48,15 @@ def out(tmp_path):
     return tmp_path
 
 
+def test_what_describes_a_table_is_no_damaged_image(out):
+    path = out / 'sub-01/anat/sub-01_desc-synth_qc'
+    path.with_suffix('.json').write_text('{"verdict": {"Description": "of the image"}}')
+    path.with_suffix('.tsv').write_text('contrast\tverdict\nT2w\tpass\n')
+    merge_group(out)
+    assert len(read_tsv(out / 'group_synthesis.tsv')) == 2
+    assert not (out / 'group_problems.tsv').exists()
+
+
 def test_checks_of_all_sessions_are_put_under_one_another(out):
     for place, result in (
         ('sub-01/anat/sub-01', 'pass'),

@@ -8,6 +8,7 @@ import json
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nb
 import numpy as np
@@ -245,6 +246,63 @@ def test_synthesize_takes_voxel_sizes_along_the_axes_of_the_head(
     assert lost.startswith('synthetic FLAIR: the way back')
     assert [figures['verdict'] for figures in out.confidence] == ['pass', 'fail']
     assert out.model['sha256'] == Echo.sha256
+
+
+def test_images_get_the_brightness_of_other_scans(tmp_path, monkeypatch):
+    from tumsyn_bids.anatomy.brightness import LANDMARKS, image_landmarks
+    from tumsyn_bids.errors import ScanError
+    from tumsyn_bids.interfaces.synthesis import MatchBrightness
+
+    wanted, asked = {}, []
+
+    def landmarks(path, contrast, *, method, seed):
+        asked.append(Path(path).name)
+        if path not in wanted:
+            raise ScanError('it is dark', path=path)
+        return wanted[path]
+
+    monkeypatch.setattr('tumsyn_bids.anatomy.brightness.scan_landmarks', landmarks)
+    donors = [tmp_path / f'{name}.nii' for name in ('one', 'two', 'dark')]
+    for path, power in zip(donors, (1, 2, None), strict=True):
+        path.write_bytes(b'donor')
+        if power:
+            wanted[str(path)] = [(level / 98) ** power for level in LANDMARKS]
+    ramp = np.zeros((12, 12, 12), dtype=np.float32)
+    ramp[1:11, 1:11, 1:11] = np.linspace(10, 1000, 1000).reshape(10, 10, 10)
+    image, mask = tmp_path / 'image.nii', tmp_path / 'mask.nii'
+    nb.Nifti1Image(ramp, np.eye(4)).to_filename(image)
+    nb.Nifti1Image((ramp > 0).astype(np.uint8), np.eye(4)).to_filename(mask)
+
+    def run(donors):
+        step = MatchBrightness(
+            in_files=[str(image)] * len(donors),
+            mask_file=str(mask),
+            warnings=[['old']] * len(donors),
+            contrasts=['T2w'] * len(donors),
+            donors=donors,
+            seed=1,
+            cache_dir=str(tmp_path / 'cache'),
+        )
+        return step.run(cwd=str(tmp_path)).outputs
+
+    one, two, dark = map(str, donors)
+    out = run([[one, two], [dark, one], [dark], []])
+    assert out.donors == [[one, two], [one], [], []]
+    found = image_landmarks(nb.load(out.out_files[0]), nb.load(mask))
+    expected = np.mean([wanted[one], wanted[two]], axis=0)
+    np.testing.assert_allclose(found / found[LANDMARKS.index(98.0)], expected, atol=5e-3)
+    # What does not help is told; an image that nothing helps stays as it is.
+    assert len(out.warnings[0]) == 1
+    assert 'dark.nii' in out.warnings[1][1]
+    assert 'no other scan' in out.warnings[2][-1]
+    assert out.out_files[2:] == [str(image)] * 2
+    # A scan is looked at once for all sessions, until it changes.
+    assert asked.count('one.nii') == 1
+    run([[one]])
+    assert asked.count('one.nii') == 1
+    donors[0].write_bytes(b'another donor')
+    run([[one]])
+    assert asked.count('one.nii') == 2
 
 
 def test_score_is_best_for_the_same_image(blob, tmp_path):

@@ -21,6 +21,7 @@ FULL = Settings(
     targets_file=Path('/data/targets.yml'),
     like=(Path('/data/a.json'), Path('/data/b.json')),
     validate=True,
+    match_brightness='none',
     missing_metadata='error',
     model='/models/own',
     device='cuda:1',

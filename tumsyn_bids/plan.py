@@ -113,6 +113,8 @@ class SynthesisTask:
     purpose : {'missing', 'requested', 'validate'}
     reason : str
         Why this source was taken.
+    donors : tuple of str
+        Paths of other people's scans whose brightness the image takes; empty if it keeps its own.
     """
 
     target: Target
@@ -120,6 +122,7 @@ class SynthesisTask:
     prompt: str
     purpose: str
     reason: str
+    donors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -193,4 +196,5 @@ def _task(raw: dict) -> SynthesisTask:
         prompt=raw['prompt'],
         purpose=raw['purpose'],
         reason=raw['reason'],
+        donors=tuple(raw['donors']),
     )

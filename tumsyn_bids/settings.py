@@ -7,6 +7,7 @@ from pathlib import Path
 
 MISSING_METADATA_POLICIES = ('error', 'warn', 'none')
 COREGISTRATIONS = ('rigid', 'affine', 'syn')
+BRIGHTNESSES = ('dataset', 'none')
 SKULL_STRIP_METHODS = ('ants', 'hd-bet', 'none')
 MORPHOMETRY_LEVELS = ('none', 'volumes', 'full')
 CLEAN_WORKDIR_POLICIES = ('never', 'on-success')
@@ -34,6 +35,8 @@ class Settings:
         Sidecars whose protocol is to be imitated.
     validate : bool
         Synthesise acquired contrasts as well, and score them.
+    match_brightness : {'dataset', 'none'}
+        Make images as bright as other people's scans of their contrast.
     missing_metadata : {'error', 'warn', 'none'}
     model : str
         ``'embedded'`` or a path.
@@ -80,6 +83,7 @@ class Settings:
     targets_file: Path | None = None
     like: tuple[Path, ...] = ()
     validate: bool = False
+    match_brightness: str = 'dataset'
     missing_metadata: str = 'warn'
     model: str = 'embedded'
     device: str = 'auto'

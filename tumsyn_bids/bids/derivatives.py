@@ -91,6 +91,7 @@ def synthetic_sidecar(
     mask: Path,
     skull_stripped: bool = True,
     confidence: Mapping | None = None,
+    donors: Sequence[str] = (),
     warnings: Sequence[str] = (),
 ) -> dict:
     """Describe a synthetic image.
@@ -108,6 +109,8 @@ def synthetic_sidecar(
         False where that mask holds the whole head.
     confidence : mapping, optional
         Figures of :class:`tumsyn_bids.synthesis.confidence.Confidence` and ``verdict``.
+    donors : sequence of str
+        Scans whose brightness the image has.
     warnings : sequence of str
         Reasons not to trust the image blindly.
     """
@@ -133,6 +136,8 @@ def synthetic_sidecar(
     }
     if task.target.name:
         sidecar['TargetName'] = task.target.name
+    if donors:
+        sidecar['BrightnessSources'] = [raw_uri(path, bids_dir) for path in donors]
     if confidence:
         sidecar['Confidence'] = {
             ''.join(word.capitalize() for word in name.split('_')): _rounded(value)

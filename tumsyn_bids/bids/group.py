@@ -114,6 +114,8 @@ def merge_group(output_dir: str | Path) -> list[Path]:
 def _synthesis_rows(merge: _Merge) -> list[dict]:
     rows = []
     for path in sorted(merge.output_dir.glob('sub-*/**/*_desc-synth*.json')):
+        if path.with_suffix('.tsv').is_file():
+            continue  # it describes a table
         try:
             sidecar = json.loads(path.read_text(encoding='utf-8'))
             row = _synthesis_row(path.relative_to(merge.output_dir), sidecar)

@@ -25,7 +25,7 @@ def dataset_protocols(root: str | Path, reader: MetadataReader) -> dict[str, Acq
     step = max(1, -(-len(people) // MODAL_PARTICIPANTS))
     scans: dict[str, list[Acquisition]] = {}
     for subject in people[::step]:
-        for path in _anatomical_files(Path(root) / f'sub-{subject}'):
+        for path in anatomical_files(Path(root) / f'sub-{subject}'):
             try:
                 acq, _ = reader.imaging(path)
             except ScanError:
@@ -36,7 +36,8 @@ def dataset_protocols(root: str | Path, reader: MetadataReader) -> dict[str, Acq
     return {contrast: acq for contrast, acq in modal.items() if acq is not None}
 
 
-def _anatomical_files(folder: Path) -> Iterator[Path]:
+def anatomical_files(folder: Path) -> Iterator[Path]:
+    """Return the images in a participant's anatomical folders, session by session."""
     for pattern in ('anat', 'swi', 'ses-*/anat', 'ses-*/swi'):
         for inside in sorted(folder.glob(pattern)):
             yield from sorted(inside.glob('*.nii*'))

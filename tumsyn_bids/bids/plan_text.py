@@ -78,6 +78,9 @@ def _task(path: Path, task: SynthesisTask) -> list[str]:
     lines = _line('to make', f'{path.name} ({_PURPOSES[task.purpose]})')
     lines += _line('  from', f'{Path(task.source).name}: {task.reason}')
     lines += _line('  prompt', ' '.join(task.prompt.split()))
+    if task.donors:
+        names = ', '.join(Path(path).name for path in task.donors)
+        lines += _line('  bright as', names)
     for where, fields in _by_origin(task).items():
         lines += _line('  values', f'{", ".join(fields)}: {where}')
     return lines

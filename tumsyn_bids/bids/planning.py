@@ -27,6 +27,7 @@ from ..plan import Finding, Refusal, Scan, SessionPlan, SynthesisTask, Target
 from ..prompt import render_prompt
 from ..targets import check_unique, default_target, resolve_target, target_like
 from ..values import TREATED_AS_MISSING
+from .donors import Donors
 from .layout import check_dataset, list_participants, list_sessions, match_participants
 from .metadata import MetadataReader
 from .modal import dataset_protocols
@@ -79,6 +80,7 @@ def build_plans(
     validate: bool = False,
     filters: dict[str, dict] | None = None,
     missing_metadata: str = 'warn',
+    match_brightness: str = 'dataset',
 ) -> tuple[list[SessionPlan], list[SessionFailure]]:
     """Plan every session that is asked for.
 
@@ -100,6 +102,9 @@ def build_plans(
     missing_metadata : {'warn', 'error', 'none'}
         What absent or implausible imaging metadata of a used scan are: findings, a failure of
         the session, or (absent ones) nothing.
+    match_brightness : {'dataset', 'none'}
+        Whether images whose protocol ``targets`` do not state take their brightness from scans
+        of other people; see :mod:`~tumsyn_bids.bids.donors`.
 
     Returns
     -------
@@ -114,15 +119,17 @@ def build_plans(
     UsageError
         A participant, session or contrast that does not exist, or two targets of one name.
     """
+    reader = MetadataReader(layout.root)
     builder = _Builder(
         layout=layout,
-        reader=MetadataReader(layout.root),
+        reader=reader,
         contrasts=_contrast_names(contrasts),
         only_missing=tuple(contrasts) == ('missing',),
         targets=tuple(targets),
         validate=validate,
         filters=filters,
         missing_metadata=missing_metadata,
+        donors=Donors(layout, reader, filters) if match_brightness == 'dataset' else None,
     )
     check_unique([*builder.targets, *map(default_target, builder.contrasts)])
     sessions = _sessions(layout, participant_label, session_label)
@@ -189,6 +196,7 @@ class _Builder:
     validate: bool
     filters: dict[str, dict] | None
     missing_metadata: str
+    donors: Donors | None
     modal: dict[str, Acquisition] | None = None
 
     def build(self, subject: str, session: str | None, images) -> SessionPlan | SessionFailure:
@@ -212,7 +220,7 @@ class _Builder:
             scans=tuple(scans),
             reference=reference.path,
             reference_reason=why,
-            tasks=tuple(self._tasks(scans, reference)),
+            tasks=tuple(self._with_donors(self._tasks(scans, reference), subject)),
             refused=tuple(refused),
             findings=tuple(findings),
         )
@@ -272,6 +280,17 @@ class _Builder:
                 if contrast in acquired:
                     target = self._validation_target(acquired[contrast])
                     yield self._task(target, 'validate', scans, reference)
+
+    def _with_donors(self, tasks, subject: str) -> Iterator[SynthesisTask]:
+        """Say whose brightness images take, but those whose protocol the user states."""
+        stated = {(target.name, target.contrast) for target in self.targets}
+        for task in tasks:
+            protocol = (task.target.name, task.target.contrast)
+            if self.donors is None or (task.purpose == 'requested' and protocol in stated):
+                yield task
+            else:
+                wanted = task.target.acquisition
+                yield replace(task, donors=self.donors.find(wanted, subject))
 
     def _validation_target(self, scan: Scan) -> Target:
         relative = Path(scan.path).name

@@ -291,7 +291,8 @@ def fingerprint(
     OSError
         Where a scan of the plan cannot be read.
     """
-    contents = {scan.path: f'sha256:{file_sha256(scan.path)}' for scan in plan.scans}
+    used = {scan.path for scan in plan.scans}.union(*(task.donors for task in plan.tasks))
+    contents = {path: f'sha256:{file_sha256(path)}' for path in used}
     decisive = {
         'plan': _without_paths(json.loads(plan.to_json()), contents),
         'model': model_sha256,

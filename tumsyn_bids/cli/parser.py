@@ -182,6 +182,14 @@ def _add_synthesis(group) -> None:
     )
     option(
         group,
+        '--match-brightness',
+        choices=settings.BRIGHTNESSES,
+        default='dataset',
+        help='make images as bright as the scans of their contrast that other people of the '
+        'dataset have, unless --targets or --like state the protocol (default: dataset)',
+    )
+    option(
+        group,
         '--missing-metadata',
         choices=settings.MISSING_METADATA_POLICIES,
         default='warn',

@@ -150,6 +150,7 @@ def make_plans(settings: Settings):
         validate=settings.validate,
         filters=filters,
         missing_metadata=settings.missing_metadata,
+        match_brightness=settings.match_brightness,
     )
 
 

@@ -165,6 +165,9 @@ class WriteSyntheticInputSpec(WriteInputSpec):
     confidence = traits.List(
         traits.Dict(), mandatory=True, desc='figures of confidence and the verdict, each target'
     )
+    donors = traits.List(
+        traits.List(traits.Str()), mandatory=True, desc='whose brightness each image has'
+    )
     mask_warnings = traits.List(traits.Str(), desc='doubts about the brain mask')
     stripped = traits.Bool(True, usedefault=True, desc='whether the mask leaves the skull out')
 
@@ -188,9 +191,9 @@ class WriteSynthetic(Write):
         plan = self.plan
         paths = session_paths(plan)
         out_files = []
-        about = self.inputs.tasks, self.inputs.warnings, self.inputs.confidence
-        images = zip(self.inputs.in_files, *about, strict=True)
-        for in_file, index, warnings, confidence in images:
+        about = (self.inputs.warnings, self.inputs.confidence, self.inputs.donors)
+        images = zip(self.inputs.in_files, self.inputs.tasks, *about, strict=True)
+        for in_file, index, warnings, confidence, donors in images:
             sidecar = synthetic_sidecar(
                 plan,
                 plan.tasks[index],
@@ -199,6 +202,7 @@ class WriteSynthetic(Write):
                 mask=paths.mask,
                 skull_stripped=self.inputs.stripped,
                 confidence=confidence,
+                donors=donors,
                 warnings=[*warnings, *(optional(self.inputs.mask_warnings) or ())],
             )
             place = self._place(paths.synthetic[index])

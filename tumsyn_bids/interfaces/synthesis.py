@@ -11,6 +11,7 @@ from nipype.interfaces.base import File, TraitedSpec, traits
 
 from ..acquisition import Acquisition
 from ..bids.naming import DEFAULT_VOXEL_SIZE
+from ..errors import ScanError
 from .anatomy import world_of
 from .base import Step, StepInputSpec, save
 
@@ -110,6 +111,88 @@ class Synthesize(Step):
                 {**confidence.to_dict(), 'verdict': confidence.verdict} for confidence in judged
             ],
         }
+
+
+class MatchBrightnessInputSpec(StepInputSpec):
+    """Inputs of :class:`MatchBrightness`."""
+
+    in_files = traits.List(File(exists=True), mandatory=True, desc='synthetic images')
+    mask_file = File(exists=True, mandatory=True, desc='brain mask of the reference')
+    warnings = traits.List(traits.List(traits.Str()), mandatory=True, desc='so far, each image')
+    contrasts = traits.List(traits.Str(), mandatory=True, desc='of the images')
+    donors = traits.List(
+        traits.List(File(exists=True)), mandatory=True, desc='raw scans to look like, each image'
+    )
+    method = traits.Str('ants', usedefault=True, desc='how the brains of donors are extracted')
+    seed = traits.Int(mandatory=True, desc='seed of the registration')
+    cache_dir = traits.Str(mandatory=True, nohash=True, desc='where sessions share what is found')
+
+
+class MatchBrightnessOutputSpec(TraitedSpec):
+    """Outputs of :class:`MatchBrightness`."""
+
+    out_files = traits.List(File(exists=True), desc='the images, as bright as their donors')
+    warnings = traits.List(traits.List(traits.Str()), desc='and donors that were of no use')
+    donors = traits.List(traits.List(traits.Str()), desc='those that were taken, each image')
+
+
+class MatchBrightness(Step):
+    """Give synthetic images the brightness of scans that other people have."""
+
+    input_spec = MatchBrightnessInputSpec
+    output_spec = MatchBrightnessOutputSpec
+
+    def _work(self, folder: Path) -> dict:
+        mask = nb.load(self.inputs.mask_file)
+        results = {'out_files': [], 'warnings': [], 'donors': []}
+        images = zip(
+            self.inputs.in_files,
+            self.inputs.contrasts,
+            self.inputs.donors,
+            self.inputs.warnings,
+            strict=True,
+        )
+        for number, (path, contrast, donors, warnings) in enumerate(images):
+            landmarks, doubts = self._landmarks(contrast, donors)
+            if landmarks:
+                path = _matched(nb.load(path), mask, landmarks, folder / f'matched-{number}.nii')
+            results['out_files'].append(path)
+            results['warnings'].append([*warnings, *doubts])
+            results['donors'].append(list(landmarks))
+        return results
+
+    def _landmarks(self, contrast: str, donors: list[str]) -> tuple[dict[str, list], list[str]]:
+        """Return the landmarks of each donor that is of use, and why others are not."""
+        from joblib import Memory
+
+        landmarks_of = Memory(self.inputs.cache_dir, verbose=0).cache(_landmarks_of)
+        found, doubts = {}, []
+        for donor in donors:
+            about = Path(donor).stat()
+            version = about.st_size, about.st_mtime_ns
+            how = contrast, self.inputs.method, self.inputs.seed
+            try:
+                found[donor] = landmarks_of(donor, version, *how)
+            except ScanError as error:
+                doubts.append(f'synthetic {contrast}: its brightness is not that of {error}')
+        if donors and not found:
+            doubts.append(f'synthetic {contrast}: no other scan told how bright it should be')
+        return found, doubts
+
+
+def _landmarks_of(path: str, version: tuple, contrast: str, method: str, seed: int) -> list[float]:
+    """Call :func:`scan_landmarks`, for the version of a scan that is there now."""
+    from ..anatomy.brightness import scan_landmarks
+
+    return scan_landmarks(path, contrast, method=method, seed=seed)
+
+
+def _matched(img, mask, landmarks: dict[str, list], path: Path) -> str:
+    from ..anatomy.brightness import image_landmarks, match_landmarks, mean_landmarks
+
+    wanted = mean_landmarks(list(landmarks.values()))
+    data = match_landmarks(np.asarray(img.dataobj), image_landmarks(img, mask), wanted)
+    return save(data, img.affine, path)
 
 
 class ScoreInputSpec(StepInputSpec):

@@ -203,6 +203,9 @@ class _Session(Figures, Measurement, StandardSpaces, TissueSegmentation):
                 use_cuda=use_cuda,
                 n_threads=self.settings.omp_nthreads,
                 mem_gb=session_gb(self.plan, self.settings.skull_strip),
+                skull_strip=self.settings.skull_strip,
+                seed=self.settings.random_seed,
+                cache_dir=str(self.settings.work_dir / 'brightness'),
                 name=f'synthesis_from_{name}_wf',
             )
             synthesis.inputs.inputnode.scan = source
@@ -220,6 +223,7 @@ class _Session(Figures, Measurement, StandardSpaces, TissueSegmentation):
                     ('outputnode.model', 'model'),
                     ('outputnode.warnings', 'warnings'),
                     ('outputnode.confidence', 'confidence'),
+                    ('outputnode.donors', 'donors'),
                 ]),
             ])  # fmt: skip
             self.synthesis[source] = synthesis

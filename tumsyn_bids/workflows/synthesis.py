@@ -7,7 +7,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
 
 from ..acquisition import Acquisition
-from ..interfaces.synthesis import Score, Synthesize
+from ..interfaces.synthesis import MatchBrightness, Score, Synthesize
 from ..plan import SynthesisTask
 from .outputs import pick
 
@@ -22,6 +22,9 @@ def init_synthesis_wf(
     use_cuda: bool = False,
     n_threads: int = 1,
     mem_gb: float = 4.0,
+    skull_strip: str = 'ants',
+    seed: int = 1,
+    cache_dir: str = '',
     name: str = 'synthesis_wf',
 ):
     """Make all the images that come from one source.
@@ -44,6 +47,11 @@ def init_synthesis_wf(
         Take a GPU slot of the plugin.
     n_threads : int
     mem_gb : float
+    skull_strip : str
+        How the brains of donors of brightness are extracted.
+    seed : int
+    cache_dir : str
+        Where sessions share what is found of donors.
     name : str
 
     Inputs
@@ -66,7 +74,9 @@ def init_synthesis_wf(
     warnings
         For each task, what lies outside of what the model has learned, and what is doubtful.
     confidence
-        For each task, the figures of confidence.
+        For each task, the figures of confidence, of the images before their brightness is matched.
+    donors
+        For each task, the scans whose brightness the image has.
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = """\
@@ -78,7 +88,7 @@ manufacturer, imaging parameters, age and sex). Synthetic images are predictions
         IdentityInterface(fields=['scan', 'corrected', 'mask', 'transform']), name='inputnode'
     )
     outputnode = pe.Node(
-        IdentityInterface(fields=['synthetic', 'model', 'warnings', 'confidence']),
+        IdentityInterface(fields=['synthetic', 'model', 'warnings', 'confidence', 'donors']),
         name='outputnode',
     )
     synthesize = pe.Node(
@@ -103,12 +113,34 @@ manufacturer, imaging parameters, age and sex). Synthetic images are predictions
             ('mask', 'mask_file'),
             ('transform', 'transform_file'),
         ]),
-        (synthesize, outputnode, [
-            ('out_files', 'synthetic'),
-            ('model', 'model'),
-            ('warnings', 'warnings'),
-            ('confidence', 'confidence'),
-        ]),
+        (synthesize, outputnode, [('model', 'model'), ('confidence', 'confidence')]),
+    ])  # fmt: skip
+    made = [('out_files', 'synthetic'), ('warnings', 'warnings')]
+    donors = [list(task.donors) for task in tasks]
+    if not any(donors):
+        outputnode.inputs.donors = donors
+        workflow.connect([(synthesize, outputnode, made)])
+        return workflow
+    workflow.__desc__ += """\
+Their grey values were matched to landmarks of the histograms of scans of the same contrast that
+other participants have (Nyul and Udupa, 1999).
+"""
+    match = pe.Node(
+        MatchBrightness(
+            contrasts=[task.target.contrast for task in tasks],
+            donors=donors,
+            method=skull_strip,
+            seed=seed,
+            cache_dir=cache_dir,
+        ),
+        name='match_brightness',
+        n_procs=n_threads,
+        mem_gb=1.5,
+    )
+    workflow.connect([
+        (inputnode, match, [('scan', 'scan'), ('mask', 'mask_file')]),
+        (synthesize, match, [('out_files', 'in_files'), ('warnings', 'warnings')]),
+        (match, outputnode, [*made, ('donors', 'donors')]),
     ])  # fmt: skip
     return workflow
 
