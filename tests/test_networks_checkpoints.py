@@ -75,6 +75,10 @@ def _resize(contents):
     weights(contents)['imnet.layers.2.weight'] = torch.zeros(12, 21)
 
 
+def _whole_numbers(contents):
+    weights(contents)['imnet.layers.2.weight'] = torch.zeros(12, 20, dtype=torch.int64)
+
+
 def _drop_text(contents):
     del contents['checkpoint_CLIP.pt']['model_state_dict']['transformer.resblocks.1.ln_1.bias']
 
@@ -106,6 +110,7 @@ def _exchanged(contents):
         (_add, 'checkpoint.pt', ['1 unexpected: encoder.extra.weight', 'none missing']),
         (_nan, 'checkpoint.pt', ['not finite', 'fusion.block.0.c_attn.q.bias', 'Download']),
         (_resize, 'checkpoint.pt', ['(12, 21)', '(12, 20)']),
+        (_whole_numbers, 'checkpoint.pt', ['imnet.layers.2.weight is torch.int64']),
         (_drop_text, 'checkpoint_CLIP.pt', ['transformer.resblocks.1.ln_1.bias']),
         (_other_network, 'checkpoint.pt', ['encoder.head.0.weight is missing', 'conv.weight']),
         (_other_layout, 'checkpoint.pt', ['model_G.sd_G is missing', 'state_dict']),
@@ -164,6 +169,29 @@ def test_files_that_are_cut_off_or_none_are_refused(tmp_path, contents, spoil):
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(ModelError, match='is cut off'):
         published_model(path, tmp_path / 'checkpoint_CLIP.pt')
+
+
+def test_a_weight_that_changed_on_the_way_is_seen(tmp_path, contents):
+    weights(contents)['encoder.head.0.bias'] = torch.full((8,), 1.25)
+    read(tmp_path, contents)
+    path = tmp_path / 'checkpoint.pt'
+    data = path.read_bytes()
+    found = torch.full((8,), 1.25).numpy().tobytes()
+    assert data.count(found) == 1
+    path.write_bytes(data.replace(found, torch.full((8,), 1.5).numpy().tobytes()))
+    with pytest.raises(ModelError, match='is damaged'):
+        published_model(path, tmp_path / 'checkpoint_CLIP.pt')
+
+
+def test_names_of_a_network_on_several_gpus_are_understood(tmp_path, contents, truth):
+    for inner, key in (
+        (contents['checkpoint.pt']['model_G'], 'sd_G'),
+        (contents['checkpoint_CLIP.pt'], 'model_state_dict'),
+    ):
+        inner[key] = {f'module.{name}': value for name, value in inner[key].items()}
+    network = read(tmp_path, contents)
+    for name, value in truth.state_dict().items():
+        assert torch.equal(network.state_dict()[name], value)
 
 
 def test_absent_file_is_named(tmp_path):

@@ -107,7 +107,7 @@ def test_training_step(step, network):
         kind, _, name = key.partition('.')
         if kind == 'gradnorm':
             found = parameters[name].grad.norm().double()
-            torch.testing.assert_close(found, value.double(), atol=CLOSE, rtol=1e-4, msg=key)
+            torch.testing.assert_close(found, value.double(), atol=CLOSE, rtol=0, msg=key)
         elif kind == 'grad':
             torch.testing.assert_close(parameters[name].grad, value, atol=CLOSE, rtol=0)
 

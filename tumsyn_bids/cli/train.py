@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from pathlib import Path
 
 from ..errors import EXIT_OK, UsageError
 from ..networks.config import ONE_HOT
@@ -16,7 +17,8 @@ _PAIRS = {
     'type': absolute_path,
     'nargs': '+',
     'metavar': 'DATASET',
-    'help': 'derivatives with co-registered contrasts, such as those of tumsyn-bids',
+    'help': 'derivatives with co-registered contrasts, such as those of tumsyn-bids; or raw BIDS, '
+    'whose scans are aligned first, into the folder of the run',
 }
 
 
@@ -165,6 +167,12 @@ def _engine_settings(args: argparse.Namespace):
     )
 
 
+def _pairs(args: argparse.Namespace, run: Path) -> list[Path]:
+    from .prepare import prepared
+
+    return prepared(args.pairs, run, exclude=getattr(args, 'exclude', ()))
+
+
 def _given(args: argparse.Namespace, *names: str) -> dict:
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
@@ -176,11 +184,11 @@ def _run_text_image(args: argparse.Namespace) -> int:
     path = train_text_image(
         args.out,
         args.labelmaps,
-        pairs=args.pairs,
         exclude=tuple(args.exclude),
         settings=TextImageSettings(**_given(args, *names, 'held_out', 'seed')),
         engine_settings=_engine_settings(args),
         max_minutes=args.max_minutes,
+        pairs=_pairs(args, args.out),
     )
     say(f'{args.prog}: finished: {path}')
     return EXIT_OK
@@ -211,7 +219,6 @@ def _run_synthesis(args: argparse.Namespace) -> int:
     path = train_synthesis(
         args.out,
         labelmaps=args.labelmaps,
-        pairs=args.pairs,
         exclude=tuple(args.exclude),
         settings=TrainingSettings(**_given(args, *names, 'steps', 'seed', 'held_out')),
         engine_settings=_engine_settings(args),
@@ -219,6 +226,7 @@ def _run_synthesis(args: argparse.Namespace) -> int:
         text_encoder=args.text_encoder,
         start=args.start,
         max_minutes=args.max_minutes,
+        pairs=_pairs(args, args.out),
     )
     say(f'{args.prog}: finished: {path}')
     return EXIT_OK
@@ -239,7 +247,9 @@ def _run_tails(args: argparse.Namespace) -> int:
     from ..training.tails import measure_tails
 
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    curves = measure_tails(args.model, args.pairs, exclude=tuple(args.exclude))
+    curves = measure_tails(
+        args.model, _pairs(args, args.model.parent), exclude=tuple(args.exclude)
+    )
     for name, curve in curves.items():
         say(f'{name}: {curve[-1][1]:+.3f} at {curve[-1][0]:.3f}')
     return EXIT_OK
@@ -258,7 +268,7 @@ def _run_retrieval(args: argparse.Namespace) -> int:
             path=args.model,
             remedy='Train with --held-out above 0',
         )
-    scans = pick_scans(held_out, args.labelmaps, load_people(args.pairs))
+    scans = pick_scans(held_out, args.labelmaps, load_people(_pairs(args, args.model.parent)))
     result = evaluate_retrieval(model, scans, groups=args.groups, seed=args.seed)
     write_retrieval(result, args.out)
     say(json.dumps(result.scores(), indent=2))

@@ -27,6 +27,8 @@ State = dict[str, torch.Tensor]
 
 #: Of the text half, what inference has no use for: the visual tower and the loss's temperature.
 _NOT_TEXT = ('visual.', 'logit_scale')
+#: What a network that is trained on several GPUs puts before the names of its weights.
+_WRAPPED = 'module.'
 _DOWNLOAD_AGAIN = 'Download it again and compare its checksum with the one on its page'
 _NAMED = 10
 
@@ -169,13 +171,20 @@ def _is_archive(path: Path) -> bool:
         raise ModelError(
             f'cannot be read ({error.strerror})', path=path, remedy='Check the path'
         ) from error
-    if begins_as_one and not zipfile.is_zipfile(path):
-        raise ModelError(
-            'is cut off: it begins as a checkpoint and its end is missing',
-            path=path,
-            remedy=_DOWNLOAD_AGAIN,
-        )
+    if begins_as_one:
+        problem = _damage(path)
+        if problem:
+            raise ModelError(problem, path=path, remedy=_DOWNLOAD_AGAIN)
     return begins_as_one
+
+
+def _damage(path: Path) -> str | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except zipfile.BadZipFile:
+        return 'is cut off: it begins as a checkpoint and its end is missing'
+    return broken and f'is damaged: {broken} in it does not have its checksum'
 
 
 def _refused(path: Path, reason: str) -> ModelError:
@@ -209,7 +218,8 @@ def _another_kind(path, kind: str, wanted: str, content: Mapping) -> ModelError:
 
 def _tensors(path, state) -> State:
     if isinstance(state, Mapping) and all(isinstance(v, torch.Tensor) for v in state.values()):
-        return dict(state)
+        wrapped = bool(state) and all(str(key).startswith(_WRAPPED) for key in state)
+        return {str(k).removeprefix(_WRAPPED) if wrapped else k: v for k, v in state.items()}
     raise ModelError(
         'its weights are not a table of tensors',
         path=path,

@@ -14,7 +14,7 @@ _NAMED = 10
 
 
 def misfit(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]) -> str | None:
-    """Say which keys are missing or unexpected, or which sizes differ; None if nothing does.
+    """Say which keys are missing or unexpected, which sizes or kinds differ; None if nothing does.
 
     Parameters
     ----------
@@ -31,7 +31,14 @@ def misfit(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tenso
         for key, value in expected.items()
         if state[key].shape != value.shape
     ]
-    return _listed('of another size', wrong) if wrong else None
+    if wrong:
+        return _listed('of another size', wrong)
+    whole = [
+        f'{key} is {state[key].dtype}'
+        for key, value in expected.items()
+        if value.is_floating_point() and not state[key].is_floating_point()
+    ]
+    return _listed('without decimals', whole) if whole else None
 
 
 def check_state(

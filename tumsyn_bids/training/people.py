@@ -116,9 +116,21 @@ def load_paired_subjects(
         raise UsageError(
             f'holds no subject with {needed}',
             path=dataset,
-            remedy='Give a dataset of co-registered images with brain masks',
+            remedy='Give a dataset of co-registered images with brain masks, such as an output '
+            'directory of tumsyn-bids',
         )
     return subjects
+
+
+def is_raw(dataset: str | Path) -> bool:
+    """Return whether a dataset says that it is raw BIDS and holds no preprocessed image."""
+    dataset = Path(dataset)
+    try:
+        description = json.loads((dataset / 'dataset_description.json').read_text('utf-8-sig'))
+        kind = description.get('DatasetType', 'raw')
+    except (OSError, ValueError, AttributeError):
+        return False
+    return kind == 'raw' and not any(map(_candidates, _session_folders(dataset, ())))
 
 
 def _session_folders(dataset: Path, exclude: tuple[str, ...]) -> list[Path]:
@@ -129,14 +141,18 @@ def _session_folders(dataset: Path, exclude: tuple[str, ...]) -> list[Path]:
 def _aligned_images(folder: Path, reader: MetadataReader) -> dict[str, Path]:
     """Find the images of a session by contrast, which is read as at inference."""
     images: dict[str, Path] = {}
-    for kind in ('brain', 'preproc'):
-        for path in sorted(folder.rglob(f'*_desc-{kind}_*.nii.gz')):
-            acquisition, findings = reader.imaging(path)
-            if acquisition.contrast is not None:
-                images[acquisition.contrast] = path
-                for finding in findings:
-                    LOGGER.warning('%s: %s; %s', finding.path, finding.problem, finding.action)
+    for path in _candidates(folder):
+        acquisition, findings = reader.imaging(path)
+        if acquisition.contrast is not None:
+            images[acquisition.contrast] = path
+            for finding in findings:
+                LOGGER.warning('%s: %s; %s', finding.path, finding.problem, finding.action)
     return images
+
+
+def _candidates(folder: Path) -> list[Path]:
+    kinds = ('brain', 'preproc')
+    return [path for kind in kinds for path in sorted(folder.rglob(f'*_desc-{kind}_*.nii.gz'))]
 
 
 def _people(dataset: Path) -> People:
@@ -160,7 +176,7 @@ def _paired_subject(dataset, folder: Path, paths, reader, people) -> PairedSubje
         raise UsageError(
             f'the images of {label} lie on different grids',
             path=dataset,
-            remedy='Resample them to one grid first',
+            remedy='Resample them to one grid first, as tumsyn-bids does with a raw dataset',
         )
     grid = Grid.of(next(iter(images.values())))
     fine = grid if np.allclose(grid.zooms, 1, atol=0.01) else grid.with_zooms((1.0, 1.0, 1.0))
