@@ -9,7 +9,7 @@ import pytest
 from bids_builder import Builder
 
 from tumsyn_bids.bids.participants import People, read_person
-from tumsyn_bids.errors import UsageError
+from tumsyn_bids.errors import ScanError, UsageError
 
 
 @pytest.fixture
@@ -46,6 +46,14 @@ def person(dataset, header, row, about=None, session=None):
         ('age', '20', {'age': {'Units': 'Years, with one quantile precision'}}, 20),
         ('age_scan', '5', {'age_scan': {'Levels': {'5': '21-25 years'}}}, 23),
         ('age_at_scan', '40', None, 40),
+        ('age', '90 or older', None, 90),
+        ('age', 'over 89', None, 89),
+        ('age', '34 y/o', None, 34),
+        ('age', '18', {'Age': {'units': 'months'}}, 1.5),
+        ('age', '18', {'age': {'Description': 'Age at scan (months)'}}, 1.5),
+        ('age', '18', {'age': {'Description': 'Age, months'}}, 1.5),
+        ('age\tage_at_scan', 'n/a\t31', None, 31),
+        ('patient_age', '31', None, 31),
         ('age', 'n/a', None, None),
         ('age', '', None, None),
         ('age_at_stroke', '40', None, None),
@@ -66,6 +74,8 @@ def test_age(dataset, header, value, about, years):
         ('20-60', None, 'too wide'),
         ('30 gestational_weeks', None, 'before birth'),
         ('30', {'age': {'Units': 'gestational_weeks'}}, 'before birth'),
+        ('41', {'age': {'Units': 'weeks', 'Description': 'Postmenstrual age'}}, 'before birth'),
+        ('30', {'age': {'Units': 'hours'}}, 'is in hours'),
     ],
 )
 def test_implausible_age_is_found(dataset, value, about, problem):
@@ -91,6 +101,14 @@ def test_implausible_age_is_found(dataset, value, about, problem):
         ('sex', '2', {'sex': {'Description': '1 = male, 2 = female'}}, 'F'),
         ('sex', '1', {'sex': {'Description': 'male: 1; female: 2'}}, 'M'),
         ('sex', '1', {'sex': {'Description': 'sex of the participant'}}, None),
+        ('sex', '2', {'sex': {'Levels': {'1': 'M', '2': 'F'}}}, 'F'),
+        ('sex', '1', {'sex': {'Levels': {'1': 'Man', '2': 'Woman'}}}, 'M'),
+        ('sex', '2.0', {'Sex': {'Levels': {'1': 'male', '2': 'female'}}}, 'F'),
+        ('sex', '1', {'sex': {'Description': 'sex (0=M, 1=F)'}}, 'F'),
+        ('sex', '2', {'sex': {'Description': 'female (1), male (2)'}}, 'M'),
+        ('sex\tgender', 'n/a\tF', None, 'F'),
+        ('sex_assigned_at_birth', 'F', None, 'F'),
+        ('Sex (M/F)', 'M', None, 'M'),
     ],
 )
 def test_sex(dataset, header, value, about, sex):
@@ -110,6 +128,34 @@ def test_byte_order_mark_line_ends_and_bare_ids(dataset):
     assert people.person('01', None)[:2] == (41, 'F')
     assert people.person('02', None)[:2] == (7, 'M')
     assert people.person('03', None)[:2] == (None, None)
+
+
+@pytest.mark.parametrize('encoding', ['utf-16', 'utf-16-le', 'cp1252'])
+def test_tables_of_spreadsheets(dataset, encoding):
+    text = 'participant_id\tname\tage\tsex\nsub-01\tJosé\t41\tF\n'
+    (dataset.root / 'participants.tsv').write_bytes(text.encode(encoding))
+    assert People(dataset.root).person('01', None) == (41, 'F', [])
+
+
+def test_cells_may_hold_odd_line_separators(dataset):
+    assert person(dataset, 'note\tage\tsex', 'a\x0bb\u2028c\t41\tF')[:2] == (41, 'F')
+
+
+def test_participant_without_a_line_is_told(dataset):
+    dataset.text('participants.tsv', 'participant_id\tage\tsex\n1\t41\tF\n')
+    age, sex, [finding] = People(dataset.root).person('01', None)
+    assert (age, sex) == (None, None)
+    assert (finding.path, finding.value) == ('participants.tsv', 'sub-01')
+    assert 'no line' in finding.problem
+
+
+def test_sessions_json_that_is_invalid_concerns_one_participant(dataset):
+    dataset.text('sub-01/sub-01_sessions.tsv', 'session_id\tage\nses-1\t41\n')
+    dataset.text('sub-01/sub-01_sessions.json', '{bad')
+    people = People(dataset.root)
+    with pytest.raises(ScanError, match='not valid JSON'):
+        people.person('01', '1')
+    assert people.person('02', None) == (None, None, [])
 
 
 @pytest.mark.parametrize(

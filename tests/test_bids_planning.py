@@ -76,6 +76,13 @@ def test_nothing_to_do_when_all_is_there(dataset):
     assert 'nothing; all contrasts are there' in plan_table([session])
 
 
+def test_what_is_odd_about_a_person_is_told_once(dataset):
+    dataset.text('participants.tsv', 'participant_id\tage\nsub-01\t-3\n')
+    for suffix in ('T1w', 'T2w', 'FLAIR'):
+        dataset.image(f'sub-01_{suffix}.nii.gz', SIDECAR | T2W)
+    assert [finding.value for finding in only(dataset).findings] == ['-3']
+
+
 def test_sharpest_scan_is_the_reference_without_a_t1w(dataset):
     dataset.image('sub-01_T2w.nii.gz', zooms=(3, 3, 5))
     dataset.image('sub-01_FLAIR.nii.gz', zooms=(4, 4, 4))

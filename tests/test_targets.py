@@ -89,6 +89,7 @@ def test_yaml_and_json(load):
             {'contrast': 'FLAIR', 'RepetitionTime': 2, 'InversionTime': 2.5},
             ['InversionTime', 'not shorter'],
         ),
+        ({'contrast': 'T2w', 'suffix': 'T1w'}, ['suffix', '"T1w" is not the suffix of T2w']),
         ('T2w', ['entry 1', 'no mapping']),
     ],
 )
@@ -109,11 +110,24 @@ def test_impossible_entries(load, entry, words):
         ('- {contrast: T2w}\n- {contrast: T2w}', 'two T2w targets are without a name'),
         ('- {contrast: T2w, name: a}\n- {contrast: T2w, name: A}', 'named "a"'),
         ('- !!python/object/apply:os.getcwd []', 'not valid YAML'),
+        ('- contrast: T2w\n  EchoTime: 0.1\n  contrast: FLAIR', 'contrast stands twice'),
+        ('- {contrast: T2w, EchoTime: 2001-99-99}', 'not valid YAML'),
+        ('[' * 5000, 'not valid YAML'),
     ],
 )
 def test_unusable_files(load, text, words):
     with pytest.raises(UsageError, match=words):
         load(text)
+
+
+def test_a_field_that_stands_twice_in_json(load):
+    with pytest.raises(UsageError, match='EchoTime stands twice'):
+        load('[{"contrast": "T2w", "EchoTime": 0.1, "EchoTime": 0.2}]', 'targets.json')
+
+
+def test_suffix_beside_the_contrast(load):
+    (target,) = load('- {contrast: T1CE, suffix: T1w}')
+    assert target.contrast == 'T1CE'
 
 
 def test_absent_file(tmp_path):

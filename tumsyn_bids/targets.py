@@ -271,14 +271,30 @@ def _entries(path: Path) -> list:
 def _parsed(path: Path, text: str) -> object:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            _unique([(str(key.value), None) for key, _ in node.value])
+            return super().construct_mapping(node, deep)
+
     try:
-        return json.loads(text) if path.suffix == '.json' else yaml.safe_load(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        if path.suffix == '.json':
+            return json.loads(text, object_pairs_hook=_unique)
+        return yaml.load(text, Loader=Loader)  # noqa: S506 - a safe loader
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         where = ' '.join(str(error).split())
         kind = 'JSON' if path.suffix == '.json' else 'YAML'
         raise UsageError(
             f'not valid {kind} ({where})', path=path, remedy='Mend the file'
         ) from error
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict:
+    """Make a mapping; of two fields of one name, the first would be lost without a word."""
+    counts = Counter(key for key, _ in pairs)
+    twice = [key for key, count in counts.items() if count > 1]
+    if twice:
+        raise ValueError(f'the field {twice[0]} stands twice in one entry')
+    return dict(pairs)
 
 
 def _target(entry: _Entry) -> Target:
@@ -305,7 +321,12 @@ def _contrast(entry: _Entry) -> str:
     if text.lower() not in names:
         problem = f'"{text}" is no contrast' if text else 'the contrast is missing'
         raise entry.error(key, problem, f'Use one of {", ".join(CONTRASTS)}')
-    return names[text.lower()]
+    name = names[text.lower()]
+    suffix = str(entry.content.get('suffix') or name).lower()
+    if suffix not in (name.lower(), CONTRASTS[name].suffix.lower()):
+        problem = f'"{entry.content["suffix"]}" is not the suffix of {name}'
+        raise entry.error('suffix', problem, 'Leave it out, or correct the contrast')
+    return name
 
 
 def _name(entry: _Entry) -> str:

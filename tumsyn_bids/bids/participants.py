@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import csv
+import codecs
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ScanError, UsageError
 from ..plan import Finding
-from ..values import TREATED_AS_MISSING, as_number, doubt, is_missing
+from ..values import TREATED_AS_MISSING, doubt, is_missing
+from .demographics import PER_YEAR, UNIT_OF, age_unit, level, parse_age, sex_of
 from .sidecars import dataset_root, read_json_object
 
-_PER_YEAR = {'y': 1.0, 'm': 12.0, 'w': 365.25 / 7, 'd': 365.25}
-_UNIT_WORDS = {
-    'y': ('y', 'yr', 'yrs', 'year', 'years'),
-    'm': ('m', 'mo', 'mos', 'month', 'months'),
-    'w': ('w', 'wk', 'wks', 'week', 'weeks'),
-    'd': ('d', 'day', 'days'),
-}
-_UNIT_OF = {word: unit for unit, words in _UNIT_WORDS.items() for word in words}
-_WIDEST_RANGE = 10.0
-
 # Column names without case, blanks and punctuation.
-_WHEN = r'(?:at|in|of)?(?:the)?(?:scan|mri|mr|imaging|scanning|session|visit)?'
+_WHEN = r'(?:at|in|of)?(?:the)?(?:scan|mri|mr|imaging|scanning|acquisition|session|visit)?'
+_WHOSE = r'(?:scan|mri|participant|patient|subject)?'
 _AGE = re.compile(
-    rf'(?:scan|mri)?age{_WHEN}(?P<unit>in)?(?P<word>{"|".join(sorted(_UNIT_OF, key=len)[::-1])})?'
+    rf'{_WHOSE}age{_WHEN}(?P<unit>in)?(?P<word>{"|".join(sorted(UNIT_OF, key=len)[::-1])})?'
     r'(?:\d+yearbins?)?'
 )
 _AGE_OF_SESSION = re.compile(
     r'age(?:scan|mri)?(?P<session>(?:ses(?:sion)?|wave|visit|w|v|t)\d*\w*)'
 )
-_SEX = ('sex', 'gender', 'biologicalsex', 'participantsex')
-_MALE = ('m', 'male', 'man', 'boy', 'males')
-_FEMALE = ('f', 'female', 'woman', 'girl', 'females')
-_SEX_WORD = r'(fe)?male'
+_SEX = re.compile(
+    r'(?:biological|birth|participant|patient|subject)?(?:sex|gender)'
+    r'(?:(?:assigned)?atbirth|mf|fm)?'
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +40,7 @@ class Table:
     columns : tuple of str
     rows : tuple of dict
     about : dict
-        The JSON beside it: column to description.
+        The JSON beside it: column, as :func:`_key` has it, to description with lower-case keys.
     """
 
     path: str
@@ -94,7 +86,14 @@ class People:
             findings.append(Finding(path, 'participant_id', found, problem, 'file left unread'))
         age = _first(_age(table, session, findings) for table in tables)
         sex = _first(_sex(table, findings) for table in reversed(tables))
+        if age is None and sex is None and not findings and self._lacks(subject):
+            problem, action = 'has no line of this participant', 'age and sex left unknown'
+            path = self._participants.path
+            findings.append(Finding(path, 'participant_id', f'sub-{subject}', problem, action))
         return age, sex, findings
+
+    def _lacks(self, subject: str) -> bool:
+        return self._participants is not None and subject not in self._rows
 
     def _tables(self, subject: str, session: str | None) -> list[Table]:
         """Return the tables about a session, each cut to the rows that concern it."""
@@ -172,19 +171,23 @@ def _read(root: Path, path: Path, inherited: str) -> Table | None:
     """Read a TSV file: byte-order mark, CRLF, stray blanks and quotes are forgiven."""
     if not path.is_file():
         return None
-    raw = path.read_bytes()
+    # Not splitlines, which takes characters inside of cells for line ends too.
+    lines = [line for line in re.split(r'[\r\n]+', _decoded(path.read_bytes())) if line.strip()]
+    cells = [[cell.strip().strip('"').strip() for cell in line.split('\t')] for line in lines]
+    columns = tuple(cells[0]) if cells else ()
+    rows = tuple(dict(zip(columns, row, strict=False)) for row in cells[1:])
+    return Table(path.relative_to(root).as_posix(), columns, rows, _about(root, path, inherited))
+
+
+def _decoded(raw: bytes) -> str:
+    """Decode UTF-8, or what spreadsheets write: UTF-16, or the code page of Windows."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw.decode('utf-16', errors='replace')
     try:
         text = raw.decode('utf-8-sig')
     except UnicodeDecodeError:
         text = raw.decode('cp1252', errors='replace')
-    lines = [line for line in text.splitlines() if line.strip()]
-    cells = [
-        [cell.strip().strip('"').strip() for cell in line]
-        for line in csv.reader(lines, delimiter='\t', quoting=csv.QUOTE_NONE)
-    ]
-    columns = tuple(cells[0]) if cells else ()
-    rows = tuple(dict(zip(columns, row, strict=False)) for row in cells[1:])
-    return Table(path.relative_to(root).as_posix(), columns, rows, _about(root, path, inherited))
+    return text.replace('\0', '')
 
 
 def _about(root: Path, path: Path, inherited: str) -> dict:
@@ -195,8 +198,14 @@ def _about(root: Path, path: Path, inherited: str) -> dict:
         try:
             content = read_json_object(candidate)
         except ScanError as error:
+            if candidate.parent != root:  # it concerns one participant, not the dataset
+                raise
             raise UsageError(error.problem, path=error.path, remedy=error.remedy) from error
-        return {key.strip(): value for key, value in content.items() if isinstance(value, dict)}
+        return {
+            _key(column): {name.lower(): value for name, value in description.items()}
+            for column, description in content.items()
+            if isinstance(description, dict)
+        }
     return {}
 
 
@@ -204,8 +213,8 @@ def _key(column: str) -> str:
     return re.sub(r'[^a-z0-9]', '', column.lower())
 
 
-def _age_column(table: Table, session: str | None) -> str | None:
-    """Return the column with the age at this session's scan.
+def _age_columns(table: Table, session: str | None) -> list[str]:
+    """Return the columns with the age at this session's scan; the first that is filled counts.
 
     ``age_ses-02`` or ``AgeMRI_W2`` go before a plain ``age`` when the session matches; ages at
     other events (``age_at_stroke``) are not taken.
@@ -216,8 +225,8 @@ def _age_column(table: Table, session: str | None) -> str | None:
         for column, key in keys.items():
             match = _AGE_OF_SESSION.fullmatch(key)
             if match and _session_key(match['session']) == wanted:
-                return column
-    return next((column for column, key in keys.items() if _AGE.fullmatch(key)), None)
+                return [column]
+    return [column for column, key in keys.items() if _AGE.fullmatch(key)]
 
 
 def _session_key(label: str) -> str:
@@ -242,18 +251,21 @@ def _cell(table: Table, column: str, findings: list[Finding]) -> str | None:
 
 
 def _age(table: Table, session: str | None, findings: list[Finding]) -> float | None:
-    column = _age_column(table, session)
-    text = _cell(table, column, findings) if column else None
+    columns = _age_columns(table, session)
+    return _first(_age_in(table, column, findings) for column in columns)
+
+
+def _age_in(table: Table, column: str, findings: list[Finding]) -> float | None:
+    text = _cell(table, column, findings)
     if text is None:
         return None
-    about = table.about.get(column, {})
-    unit = _age_unit(column, about)
-    number, used, note = _parse_age(_level(about, text) or text, unit)
-    if number is None:
-        findings.append(Finding(table.path, column, text, note, TREATED_AS_MISSING))
-        return None
-    age = round(number / _PER_YEAR[used], 2)
-    problem = doubt('age', age)
+    about = table.about.get(_key(column), {})
+    match = _AGE.fullmatch(_key(column))
+    unit, problem = age_unit(match and match['word'], about)
+    number, used, note = parse_age(level(about, text) or text, unit or 'y')
+    problem = problem or (note if number is None else None)
+    age = None if problem else round(number / PER_YEAR[used], 2)
+    problem = problem or doubt('age', age)
     if problem:
         findings.append(Finding(table.path, column, text, problem, TREATED_AS_MISSING))
         return None
@@ -263,86 +275,19 @@ def _age(table: Table, session: str | None, findings: list[Finding]) -> float | 
     return age
 
 
-def _age_unit(column: str, about: dict) -> str | None:
-    """Return the unit of a column: its name's, the JSON's, the description's, or years."""
-    match = _AGE.fullmatch(_key(column))
-    if match and match['word']:
-        return _UNIT_OF[match['word']]
-    units = str(about.get('Units', '')).lower()
-    if 'gestation' in units or 'postmenstrual' in units:
-        return None
-    words = re.findall(r'[a-z]+', units) or re.findall(
-        r'\bin (\w+)', str(about.get('Description', '')).lower()
-    )
-    return next((_UNIT_OF[word] for word in words if word in _UNIT_OF), 'y')
-
-
-def _parse_age(text: str, unit: str | None) -> tuple[float | None, str, str]:
-    """Return number, unit and a remark; the number is None if the text is no age after birth."""
-    if unit is None or 'gestation' in text.lower():
-        return None, 'y', 'is an age before birth'
-    text = text.lower().strip().rstrip(',;.')
-    spread = re.fullmatch(r'(\d+(?:\.\d+)?)\s*(?:-|–|to)\s*(\d+(?:\.\d+)?)\s*([a-z]*)', text)
-    if spread:
-        return _middle(spread, unit)
-    match = re.fullmatch(r'([<>≥≤=]*)\s*(-?\d+(?:[.,]\d+)?)\s*(\+?)\s*([a-z]*)\.?(?: old)?', text)
-    if not match or (match[4] and match[4] not in _UNIT_OF):
-        return None, 'y', 'is not an age'
-    number = as_number(match[2].replace(',', '.'))
-    note = 'is a limit, not an age' if match[1].strip('=') or match[3] else ''
-    return number, _UNIT_OF.get(match[4], unit), note
-
-
-def _middle(spread: re.Match, unit: str) -> tuple[float | None, str, str]:
-    low, high = float(spread[1]), float(spread[2])
-    if spread[3] and spread[3] not in _UNIT_OF:
-        return None, 'y', 'is not an age'
-    unit = _UNIT_OF.get(spread[3], unit)
-    if not 0 <= high - low <= _WIDEST_RANGE * _PER_YEAR[unit]:
-        return None, 'y', 'is too wide a range to be an age'
-    return (low + high) / 2, unit, 'is a range; its middle is taken'
-
-
-def _level(about: dict, text: str) -> str | None:
-    """Return what a code stands for, from the ``Levels`` of the column's JSON."""
-    levels = about.get('Levels')
-    if not isinstance(levels, dict) or text not in levels:
-        return None
-    level = levels[text]
-    return str(level.get('Description', '')) if isinstance(level, dict) else str(level)
-
-
 def _sex(table: Table, findings: list[Finding]) -> str | None:
-    column = next((column for column in table.columns if _key(column) in _SEX), None)
-    text = _cell(table, column, findings) if column else None
+    columns = [column for column in table.columns if _SEX.fullmatch(_key(column))]
+    return _first(_sex_in(table, column, findings) for column in columns)
+
+
+def _sex_in(table: Table, column: str, findings: list[Finding]) -> str | None:
+    text = _cell(table, column, findings)
     if text is None:
         return None
-    plain = re.sub(r'[^a-z0-9]', '', text.lower())
-    if plain in _MALE:
-        return 'M'
-    if plain in _FEMALE:
-        return 'F'
-    about = table.about.get(column, {})
-    sex = _sex_word(_level(about, text)) or _sex_code(plain, str(about.get('Description', '')))
+    sex = sex_of(text, table.about.get(_key(column), {}))
     if sex is None:
-        coded = plain.isdigit()
+        coded = text.removesuffix('.0').isdigit()
         problem = 'is a code that no JSON explains' if coded else 'is neither male nor female'
         severity = 'warning' if coded else 'info'
         findings.append(Finding(table.path, column, text, problem, TREATED_AS_MISSING, severity))
     return sex
-
-
-def _sex_word(text: str | None) -> str | None:
-    match = re.search(rf'\b{_SEX_WORD}\b', (text or '').lower())
-    if not match:
-        return None
-    return 'F' if match[1] else 'M'
-
-
-def _sex_code(code: str, description: str) -> str | None:
-    """Read a code from prose such as ``1 = male, 2 = female`` or ``male: 1; female: 2``."""
-    text = description.lower()
-    link = r'\s*(?:=|:|-|–|is|for|means)\s*'
-    match = re.search(rf'\b{re.escape(code)}{link}{_SEX_WORD}\b', text)
-    match = match or re.search(rf'\b{_SEX_WORD}{link}{re.escape(code)}\b', text)
-    return _sex_word(match[0]) if match else None

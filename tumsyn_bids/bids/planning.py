@@ -208,7 +208,8 @@ class _Builder:
             )
             if not scans:
                 raise self._nothing_usable(subject, session, refused)
-            findings = self._judged(scans, findings)
+            # What is odd about a person is found again with each scan.
+            findings = self._judged(scans, list(dict.fromkeys(findings)))
         except UsageError:
             raise
         except TumsynError as error:

@@ -119,10 +119,10 @@ def read_json_object(path: Path) -> dict:
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ScanError(
-            f'the sidecar cannot be read ({error})',
+            f'it cannot be read ({error})',
             path=path,
             remedy='Check that the file is there (datalad get) and readable',
         ) from error
     if not isinstance(content, dict):
-        raise ScanError('the sidecar is no JSON object', path=path, remedy='Mend the file')
+        raise ScanError('it holds no JSON object', path=path, remedy='Mend the file')
     return content

@@ -78,7 +78,7 @@ def find_model(model: str | Path, store: str | Path | None = None) -> Path:
         raise ModelError(
             'is not a model folder',
             path=path,
-            remedy=f'A model folder holds {WEIGHTS} and {CONFIG}; {_known(folder)}',
+            remedy=f'A model folder holds {WEIGHTS} and {CONFIG}. {_known(folder)}',
         )
     raise ModelError(f'there is no model {text!r}', field='--model', remedy=_known(folder))
 
