@@ -125,6 +125,58 @@ def test_loss_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_
     assert all(torch.isfinite(p).all() for p in engine.model.parameters())
 
 
+def test_gradient_that_is_not_finite_stops_the_run_before_it_spoils_the_weights(tmp_path):
+    engine = _engine(tmp_path)
+    with pytest.raises(UsageError, match='the gradient is not finite at step 0'):
+        # The root has no slope at 0, where its value is fine.
+        engine.train(
+            1,
+            lambda rng: (torch.zeros(1, 2),),
+            lambda module, x: (module(x) * 0).sqrt().sum(),
+            seed=0,
+            learning_rate=lambda step: 1e-3,
+        )
+    assert all(torch.isfinite(p).all() for p in engine.model.parameters())
+
+
+def _float16_engine(folder):
+    """As on a GPU with --precision 16-mixed, for which a CPU has no setting."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins import MixedPrecision
+
+    torch.manual_seed(0)
+    engine = Engine(folder, EngineSettings('cpu', precision='16-mixed', save_every_s=1e9))
+    scaler = torch.amp.GradScaler('cpu', init_scale=2.0**20)
+    engine.fabric = Fabric(accelerator='cpu', plugins=MixedPrecision('16-mixed', 'cpu', scaler))
+    model = nn.Linear(2, 1)
+    engine.setup(model, torch.optim.Adam(model.parameters()), model=model)
+    engine.resume()
+    return engine
+
+
+def _descend(engine, steps):
+    engine.train(
+        steps,
+        lambda rng: (torch.from_numpy(rng.standard_normal((4, 2), dtype='f4')),),
+        lambda module, x: module(x).sum(),
+        seed=0,
+        learning_rate=lambda step: 0.1,
+    )
+    return engine.model.weight.detach().clone()
+
+
+def test_float16_finds_its_scale_and_keeps_it_over_an_interruption(tmp_path):
+    (tmp_path / 'a').mkdir()
+    (tmp_path / 'b').mkdir()
+    engine = _float16_engine(tmp_path / 'a')
+    before = engine.model.weight.detach().clone()
+    undisturbed = _descend(engine, 8)
+    assert torch.isfinite(undisturbed).all()
+    assert not torch.equal(undisturbed, before)
+    _descend(_float16_engine(tmp_path / 'b'), 5)
+    assert torch.equal(_descend(_float16_engine(tmp_path / 'b'), 8), undisturbed)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_gpu_that_is_not_there_is_refused_before_data_are_read(tmp_path):
     with pytest.raises(UsageError, match=r'--accelerator.*devices are not here'):
@@ -139,6 +191,17 @@ def test_lack_of_memory_tells_what_to_lower(tmp_path):
 
     with pytest.raises(UsageError, match='Lower --batch'):
         engine.train(1, lambda rng: (torch.zeros(1),), loss, seed=0, learning_rate=float)
+
+
+def test_optimiser_that_does_not_fit_into_memory_tells_what_to_lower(tmp_path, monkeypatch):
+    engine = _engine(tmp_path)
+
+    def step():
+        raise torch.OutOfMemoryError('CUDA out of memory')
+
+    monkeypatch.setattr(engine.optimizer, 'step', step)
+    with pytest.raises(UsageError, match='Lower --batch'):
+        _train(engine, 1.0)
 
 
 def test_network_that_does_not_fit_into_memory_tells_what_to_lower(tmp_path, monkeypatch):

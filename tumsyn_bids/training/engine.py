@@ -136,6 +136,7 @@ class Engine:
             if self.averaged is not None:
                 self.averaged.load_state_dict(state['averaged'])
             self.optimizer.load_state_dict(state['optimizer'])
+            self.fabric.strategy.precision.load_state_dict(state.get('scale', {}))
             self.step = state['step']
             self._lost = list(state.get('lost', ()))
         except Exception as error:
@@ -166,6 +167,7 @@ class Engine:
                 'optimizer': self.optimizer.state_dict(),
                 'step': self.step,
                 'lost': self._lost,
+                'scale': self.fabric.strategy.precision.state_dict(),
             }
             if self.averaged is not None:
                 state['averaged'] = self.averaged.state_dict()
@@ -264,17 +266,29 @@ class Engine:
             total += float(value.detach())
         mean = torch.tensor(total / self.settings.accumulate, device=self.fabric.device)
         mean = float(self.fabric.all_reduce(mean))
-        if not np.isfinite(mean):
+        self._check_finite('the loss', mean)
+        with _memory():
+            self._advance()
+        self.step += 1
+        return mean
+
+    def _advance(self) -> None:
+        norm = self.fabric.clip_gradients(
+            self.module, self.optimizer, max_norm=self.settings.clip, error_if_nonfinite=False
+        )
+        # float16 begins with a scale that may be too large; the optimiser leaves such steps out.
+        if self.settings.precision != '16-mixed':
+            self._check_finite('the gradient', float(norm))
+        self.optimizer.step()
+        self._average()
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if not np.isfinite(value):
             raise UsageError(
-                f'the loss is not finite at step {self.step}',
+                f'{what} is not finite at step {self.step}',
                 path=self.out_dir,
                 remedy='Look for images that are not finite, or lower the learning rate',
             )
-        self.fabric.clip_gradients(self.module, self.optimizer, max_norm=self.settings.clip)
-        self.optimizer.step()
-        self._average()
-        self.step += 1
-        return mean
 
     def _anyone(self, yes: bool) -> bool:
         if self.fabric.world_size == 1:
