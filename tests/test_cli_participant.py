@@ -189,6 +189,14 @@ def test_a_session_that_cannot_be_planned_is_put_down(settings, capsys):
     assert 'sub-01_T1w.json: EchoTime 3: is too long; dropped' in crash.read_text()
 
 
+def test_a_header_that_was_mended_is_told_at_once(settings, capsys):
+    odd = 'sub-01_T2w.nii.gz: qform: sform and qform disagree by up to 31.0 mm'
+    Run(settings).finish(replace(record('01'), warnings=(odd, 'other'), mended=(odd,)))
+    assert capsys.readouterr().err.splitlines() == [
+        f'tumsyn-bids: warning: sub-01: {odd}; look at the report'
+    ]
+
+
 class Node:
     def __init__(self, fullname):
         self.fullname, self.name = fullname, fullname.split('.')[-1]

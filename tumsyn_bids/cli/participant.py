@@ -256,6 +256,8 @@ class Run:
                 progress.note(f'{record.label}: warning: {warning}')
         if record.state == 'complete':
             self.tally.complete += 1
+            for mended in record.mended if not self.settings.verbose else ():
+                complain(f'{PROG}: warning: {record.label}: {mended}; look at the report')
             for row in record.checks:
                 if row['result'] == FAIL:
                     complain(f'{PROG}: warning: {record.label}: {row["message"]}')
