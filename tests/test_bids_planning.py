@@ -288,6 +288,7 @@ def test_missing_metadata_as_an_error(dataset, sidecar, field):
     assert [item.label for item in plans] == ['sub-02']
     assert failures[0].error.field == field
     assert '--missing-metadata warn' in failures[0].error.remedy
+    assert field in [finding.field for finding in failures[0].findings]
 
 
 def test_implausible_age_as_an_error_names_the_table(dataset):

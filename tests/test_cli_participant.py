@@ -22,7 +22,7 @@ from tumsyn_bids.cli.reports import run_report
 from tumsyn_bids.cli.sessions import SessionJob, StepClock, run_session, step_name
 from tumsyn_bids.cli.workers import Ended, Told, WorkerDied
 from tumsyn_bids.errors import ScanError
-from tumsyn_bids.plan import Scan, SessionPlan
+from tumsyn_bids.plan import Finding, Scan, SessionPlan
 from tumsyn_bids.resources import session_gb
 from tumsyn_bids.settings import Settings
 
@@ -181,9 +181,20 @@ def test_a_session_that_cannot_be_planned_is_put_down(settings, capsys):
 
     run = Run(settings)
     error = ScanError('no usable scan', path='/ds/sub-01', remedy='Provide one')
-    run.refuse(SessionFailure('01', None, error))
+    finding = Finding('sub-01/anat/sub-01_T1w.json', 'EchoTime', '3', 'is too long', 'dropped')
+    run.refuse(SessionFailure('01', None, error, findings=(finding,)))
     assert run.tally.failed == ['sub-01']
     assert 'sub-01: /ds/sub-01: no usable scan. Provide one.' in capsys.readouterr().err
+    (crash,) = settings.log_dir.glob('crash-sub-01-plan.txt')
+    assert 'sub-01_T1w.json: EchoTime 3: is too long; dropped' in crash.read_text()
+
+
+def test_a_header_that_was_mended_is_told_at_once(settings, capsys):
+    odd = 'sub-01_T2w.nii.gz: qform: sform and qform disagree by up to 31.0 mm'
+    Run(settings).finish(replace(record('01'), warnings=(odd, 'other'), mended=(odd,)))
+    assert capsys.readouterr().err.splitlines() == [
+        f'tumsyn-bids: warning: sub-01: {odd}; look at the report'
+    ]
 
 
 class Node:

@@ -378,6 +378,7 @@ def test_summary_gathers_warnings_once(tmp_path, session_plan):
         'odd',
         'odder',
     ]
+    assert summary['mended'] == ['a.nii: qform: differs (left alone)']
     assert summary['scores'] == []
 
 

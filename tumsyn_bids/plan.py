@@ -39,6 +39,9 @@ class Finding:
     action: str
     severity: str = 'warning'
 
+    def __str__(self) -> str:
+        return f'{self.path}: {self.field} {self.value}: {self.problem}; {self.action}'
+
 
 @dataclass(frozen=True)
 class Refusal:

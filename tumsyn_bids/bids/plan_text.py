@@ -101,12 +101,7 @@ def _refused(refused: Iterable[Refusal]) -> list[str]:
 
 
 def _found(findings: Iterable[Finding]) -> list[str]:
-    lines = [
-        _line(
-            item.severity, f'{item.path}: {item.field} {item.value}: {item.problem}; {item.action}'
-        )
-        for item in findings
-    ]
+    lines = [_line(item.severity, str(item)) for item in findings]
     return [line for group in lines for line in group]
 
 

@@ -209,7 +209,8 @@ class _Builder:
             if not scans:
                 raise self._nothing_usable(subject, session, refused)
             # What is odd about a person is found again with each scan.
-            findings = self._judged(scans, list(dict.fromkeys(findings)))
+            findings = [*dict.fromkeys(findings), *self._absent(scans)]
+            self._judge(findings)
         except UsageError:
             raise
         except TumsynError as error:
@@ -239,14 +240,10 @@ class _Builder:
             remedy='Provide a 3D T1w, T2w, FLAIR, PDw, T2starw or swi image in anat/',
         )
 
-    def _judged(self, scans: Sequence[Scan], findings: list[Finding]) -> list[Finding]:
+    def _judge(self, findings: Sequence[Finding]) -> None:
         """Apply ``--missing-metadata`` to what is absent or implausible."""
-        if self.missing_metadata != 'none':
-            findings = findings + [item for scan in scans for item in self._absent(scan)]
-        if self.missing_metadata != 'error':
-            return findings
         faults = [item for item in findings if _is_fault(item)]
-        if faults:
+        if faults and self.missing_metadata == 'error':
             first = faults[0]
             more = f' (and {len(faults) - 1} more)' if len(faults) > 1 else ''
             raise ScanError(
@@ -255,16 +252,14 @@ class _Builder:
                 field=first.field,
                 remedy='Mend the metadata, or run with --missing-metadata warn',
             )
-        return findings
 
-    def _absent(self, scan: Scan) -> list[Finding]:
-        keys = [BIDS_KEYS[f] for f in _WANTED_METADATA if getattr(scan.acquisition, f) is None]
-        if not keys:
-            return []
-        path = Path(scan.path).relative_to(self.layout.root).as_posix()
-        return [
-            Finding(path, ', '.join(keys), 'n/a', 'not known from its sidecars', _LEFT_UNKNOWN)
-        ]
+    def _absent(self, scans: Sequence[Scan]) -> Iterator[Finding]:
+        for scan in scans if self.missing_metadata != 'none' else ():
+            keys = [BIDS_KEYS[f] for f in _WANTED_METADATA if getattr(scan.acquisition, f) is None]
+            path = Path(scan.path).relative_to(self.layout.root).as_posix()
+            problem = 'not known from its sidecars'
+            if keys:
+                yield Finding(path, ', '.join(keys), 'n/a', problem, _LEFT_UNKNOWN)
 
     def _tasks(self, scans: list[Scan], reference: Scan) -> Iterator[SynthesisTask]:
         acquired = {scan.contrast: scan for scan in scans}

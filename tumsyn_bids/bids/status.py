@@ -81,6 +81,8 @@ class SessionRecord:
         See :func:`fingerprint`.
     outputs : tuple of OutputFile
     warnings : tuple of str
+    mended : tuple of str
+        Those of the warnings that are about headers or voxels that had to be mended.
     steps : dict of str to float
         Seconds of each step.
     model : dict
@@ -114,6 +116,7 @@ class SessionRecord:
     fingerprint: str = ''
     outputs: tuple[OutputFile, ...] = ()
     warnings: tuple[str, ...] = ()
+    mended: tuple[str, ...] = ()
     steps: dict[str, float] = field(default_factory=dict)
     model: dict[str, str] = field(default_factory=dict)
     scores: tuple[dict, ...] = ()
@@ -144,7 +147,7 @@ class SessionRecord:
         """
         known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
         known['outputs'] = tuple(OutputFile(**item) for item in known.get('outputs', ()))
-        for name in ('warnings', 'scores', 'confidence', 'figures', 'checks', 'crashes'):
+        for name in ('warnings', 'mended', 'scores', 'confidence', 'figures', 'checks', 'crashes'):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)
 

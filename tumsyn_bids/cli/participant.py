@@ -227,6 +227,8 @@ class Run:
         """Put down a session that could not even be planned."""
         if not self._own(failure.subject, failure.label):
             return
+        refused = [f'{refusal.path}: {refusal.reason}' for refusal in failure.refused]
+        warnings = (*refused, *map(str, failure.findings))
         record = SessionRecord(
             participant=failure.subject,
             session=failure.session,
@@ -236,9 +238,10 @@ class Run:
             message='could not be planned',
             error=str(failure.error),
             version=__version__,
-            warnings=tuple(f'{refusal.path}: {refusal.reason}' for refusal in failure.refused),
+            warnings=warnings,
         )
-        crashes = self.crash(failure.label, 'plan', str(failure.error))
+        details = ''.join(f'{warning}\n' for warning in warnings)
+        crashes = self.crash(failure.label, 'plan', str(failure.error), details)
         shown = tuple(str(path.relative_to(self.settings.output_dir)) for path in crashes)
         self.finish(replace(record, crashes=shown))
 
@@ -254,6 +257,8 @@ class Run:
                 progress.note(f'{record.label}: warning: {warning}')
         if record.state == 'complete':
             self.tally.complete += 1
+            for mended in record.mended if not self.settings.verbose else ():
+                complain(f'{PROG}: warning: {record.label}: {mended}; look at the report')
             for row in record.checks:
                 if row['result'] == FAIL:
                     complain(f'{PROG}: warning: {record.label}: {row["message"]}')

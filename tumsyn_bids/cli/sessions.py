@@ -191,6 +191,7 @@ def _completed(job: SessionJob, begun: datetime, summary: dict) -> SessionRecord
         message=_outcome(len(job.plan.tasks), summary['checks']),
         outputs=describe_outputs(job.settings.output_dir, files),
         warnings=tuple(summary['warnings']),
+        mended=tuple(summary.get('mended', ())),
         model=summary['model'],
         scores=tuple(summary['scores']),
         confidence=tuple(summary['confidence']),

@@ -351,6 +351,7 @@ class Summarize(Write):
         summary = {
             'outputs': list(self.inputs.outputs),
             'warnings': list(dict.fromkeys([*findings, *doubts, *about_model])),
+            'mended': findings,
             'model': optional(self.inputs.model) or {},
             'scores': optional(self.inputs.scores) or [],
             'confidence': confidence_rows(
