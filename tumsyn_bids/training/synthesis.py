@@ -146,7 +146,9 @@ def train_synthesis(
     volumes = _load_volumes(labelmaps, exclude)
     people = [person for path in pairs for person in load_paired_subjects(path, exclude=exclude)]
     if not volumes and not people:
-        raise UsageError('there is nothing to train on', remedy='Give --labelmaps or --pairs')
+        raise UsageError(
+            'there is nothing to train on', path=labelmaps, remedy='Give --labelmaps or --pairs'
+        )
     begun = begin(
         settings.config, people, text_encoder=text_encoder, start=start, frozen=recipe is not None
     )
