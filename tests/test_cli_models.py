@@ -257,6 +257,13 @@ def test_a_site_that_is_no_record_is_refused(site, tmp_path, capsys, answer):
     assert 'does not answer like' in capsys.readouterr().err
 
 
+def test_a_file_that_the_site_does_not_give_is_told_with_its_answer(site, tmp_path, capsys):
+    address, _, files = site
+    del files['checkpoint.pt']
+    assert main(['models', 'fetch', '--site', address, '--to', str(tmp_path / 'd')]) == 2
+    assert 'checkpoint.pt/content answers with error 404' in capsys.readouterr().err
+
+
 def test_without_internet_it_says_what_to_do_by_hand(tmp_path, capsys):
     folder = tmp_path / 'd'
     code = main(['models', 'fetch', '--site', 'http://127.0.0.1:9', '--to', str(folder)])

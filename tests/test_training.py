@@ -319,6 +319,8 @@ def test_people_without_a_t1w_are_not_recontrasted():
 def test_folder_without_pairs_is_refused(tmp_path):
     with pytest.raises(UsageError, match='no subject with two contrasts'):
         load_paired_subjects(tmp_path)
+    with pytest.raises(UsageError, match='is not a folder'):
+        load_paired_subjects(tmp_path / 'absent')
 
 
 def test_person_with_one_scan_is_passed_over_and_alone_refused(tmp_path, caplog):
@@ -357,6 +359,8 @@ def test_contrast_is_what_the_sidecar_says_as_at_inference(tmp_path, caplog):
 def test_nothing_to_train_on_is_refused(tmp_path):
     with pytest.raises(UsageError, match='nothing to train on'):
         train_synthesis(tmp_path, settings=SMALL)
+    with pytest.raises(UsageError, match=r'empty: there is nothing to train on'):
+        train_synthesis(tmp_path, labelmaps=tmp_path / 'empty', settings=SMALL)
 
 
 def test_vocabulary_is_small_and_complete():

@@ -25,7 +25,7 @@ from tumsyn_bids.networks.vision import (
 )
 from tumsyn_bids.training.batches import CLASSES, load_people, pick_scans
 from tumsyn_bids.training.retrieval import top_k
-from tumsyn_bids.training.splits import keep_apart, split_people
+from tumsyn_bids.training.splits import is_excluded, keep_apart, split_people
 from tumsyn_bids.training.text_image import (
     TextImageSettings,
     learning_rate,
@@ -160,6 +160,19 @@ def test_excluded_people_and_label_maps_are_on_neither_side(people, labelmaps, t
     assert 'head0.nii.gz' in seen
     assert 'head1.nii.gz' not in seen
     assert manifest['excluded'] == ['sub-02', 'head1.nii.gz']
+
+
+def test_excluding_nobody_by_a_wrong_name_is_refused(people, labelmaps, tmp_path, capsys):
+    for stage in ('text-image', 'synthesis'):
+        command = ['train', stage, str(tmp_path / 'run'), '--pairs', str(people)]
+        assert main([*command, '--labelmaps', str(labelmaps), '--exclude', 'sub-02', '03']) == 2
+        assert '--exclude: 03 is neither a participant' in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+
+
+def test_label_maps_of_excluded_people_are_excluded_with_them():
+    names = ['sub-01_dseg.nii.gz', 'sub-012_dseg.nii.gz', 'map.nii.gz']
+    assert [name for name in names if is_excluded(name, ('sub-01', 'map.nii.gz'))] == names[::2]
 
 
 def test_stage_1_with_too_few_protocols_for_a_batch_is_refused(people, tmp_path, capsys):

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import EXIT_OK, UsageError
 from ..networks.config import ONE_HOT
 from ..networks.registry import CONFIGS, TEXT_IMAGE_CONFIGS
+from ..training.splits import is_excluded
 from .parser import absolute_path, option, whole_number
 from .progress import say
 
@@ -173,6 +174,22 @@ def _pairs(args: argparse.Namespace, run: Path) -> list[Path]:
     return prepared(args.pairs, run, exclude=getattr(args, 'exclude', ()))
 
 
+def _excluded(args: argparse.Namespace) -> tuple[str, ...]:
+    """Return who must not be seen; a name that is nobody's would be seen unnoticed."""
+    labelmaps = getattr(args, 'labelmaps', None)
+    files = [] if labelmaps is None else labelmaps.glob('*.nii*')
+    names = [path.name for dataset in args.pairs for path in dataset.glob('sub-*')]
+    names += [path.name for path in files]
+    for name in args.exclude:
+        if not any(is_excluded(known, (name,)) for known in names):
+            raise UsageError(
+                f'{name} is neither a participant nor a label map of these data',
+                field='--exclude',
+                remedy='Write names in full: sub-01, or the name of a file',
+            )
+    return tuple(args.exclude)
+
+
 def _given(args: argparse.Namespace, *names: str) -> dict:
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
@@ -184,7 +201,7 @@ def _run_text_image(args: argparse.Namespace) -> int:
     path = train_text_image(
         args.out,
         args.labelmaps,
-        exclude=tuple(args.exclude),
+        exclude=_excluded(args),
         settings=TextImageSettings(**_given(args, *names, 'held_out', 'seed')),
         engine_settings=_engine_settings(args),
         max_minutes=args.max_minutes,
@@ -219,7 +236,7 @@ def _run_synthesis(args: argparse.Namespace) -> int:
     path = train_synthesis(
         args.out,
         labelmaps=args.labelmaps,
-        exclude=tuple(args.exclude),
+        exclude=_excluded(args),
         settings=TrainingSettings(**_given(args, *names, 'steps', 'seed', 'held_out')),
         engine_settings=_engine_settings(args),
         recipe=_recipe(args),
@@ -236,7 +253,7 @@ def _run_prompts(args: argparse.Namespace) -> int:
     from ..training.conditions import prompts_of
     from ..training.people import load_paired_subjects
 
-    exclude = tuple(args.exclude)
+    exclude = _excluded(args)
     people = [one for path in args.pairs for one in load_paired_subjects(path, exclude=exclude)]
     for prompt in prompts_of(people):
         say(prompt)
@@ -247,9 +264,7 @@ def _run_tails(args: argparse.Namespace) -> int:
     from ..training.tails import measure_tails
 
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    curves = measure_tails(
-        args.model, _pairs(args, args.model.parent), exclude=tuple(args.exclude)
-    )
+    curves = measure_tails(args.model, _pairs(args, args.model.parent), exclude=_excluded(args))
     for name, curve in curves.items():
         say(f'{name}: {curve[-1][1]:+.3f} at {curve[-1][0]:.3f}')
     return EXIT_OK

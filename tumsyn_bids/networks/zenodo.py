@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pooch
 import requests
+from tqdm import tqdm
 
 from ..errors import ModelError
 
@@ -62,7 +63,7 @@ def read_record(folder: Path, *, site: str = SITE, record: str = RECORD) -> Reco
     except requests.exceptions.JSONDecodeError as error:
         raise _strange(address) from error
     except requests.RequestException as error:
-        raise _unreachable(address, folder, record) from error
+        raise _unreachable(address, folder, record, error) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _strange(address) from error
     if not files or any(Path(name).name != name for name in files):
@@ -121,7 +122,7 @@ def fetch_files(
                 remedy='Start the command again',
             ) from error
         except requests.RequestException as error:
-            raise _unreachable(url, folder, record) from error
+            raise _unreachable(url, folder, record, error) from error
         except OSError as error:
             raise ModelError(
                 f'cannot be written ({error.strerror})',
@@ -146,10 +147,16 @@ class _Resuming:
             if not complete:
                 response.raise_for_status()
                 goes_on = response.status_code == requests.codes.partial_content
-                with self._part.open('ab' if goes_on else 'wb') as file:
+                whole = int(response.headers.get('Content-Length', 0)) or None
+                with self._part.open('ab' if goes_on else 'wb') as file, _bar(whole) as bar:
                     for piece in response.iter_content(_PIECE):
-                        file.write(piece)
+                        bar.update(file.write(piece))
         os.replace(self._part, output_file)
+
+
+def _bar(size: int | None):
+    # Not on what is no terminal.
+    return tqdm(total=size, unit='B', unit_scale=True, disable=None)
 
 
 def _check_space(files, folder: Path) -> None:
@@ -170,9 +177,11 @@ def _check_space(files, folder: Path) -> None:
         )
 
 
-def _unreachable(address: str, folder: Path, record: str) -> ModelError:
+def _unreachable(address: str, folder: Path, record: str, error) -> ModelError:
+    answer = getattr(error, 'response', None)
+    problem = 'cannot be reached' if answer is None else f'answers with error {answer.status_code}'
     return ModelError(
-        f'{address} cannot be reached',
+        f'{address} {problem}',
         remedy=f'Start the command again when it can; what has arrived is kept. Without internet: '
         f'on another machine download the files of {SITE}/records/{record}, copy them to {folder} '
         'and run: tumsyn models import official '

@@ -99,9 +99,12 @@ def load_paired_subjects(
     Raises
     ------
     UsageError
-        If no session with enough contrasts is left, or its images lie on different grids.
+        If there is no such folder, no session with enough contrasts is left, or the images of one
+        lie on different grids.
     """
     dataset = Path(dataset)
+    if not dataset.is_dir():
+        raise UsageError('is not a folder', path=dataset, field='--pairs', remedy='Check the path')
     subjects = []
     reader, people = MetadataReader(dataset), _people(dataset)
     for folder in _session_folders(dataset, exclude):

@@ -74,6 +74,11 @@ def keep_apart(kinds: Sequence[Sequence[str]], *, held_out: float, seed: int = 0
     return {label for labels in kinds for label in labels if _person(label) in people}
 
 
+def is_excluded(name: str, exclude: Sequence[str]) -> bool:
+    """Return whether someone must not be seen: a label map by its name or by its person's."""
+    return name in exclude or _person(name) in exclude
+
+
 def _person(label: str) -> str:
     named = re.match('sub-[A-Za-z0-9]+', label)
     return named.group() if named else label

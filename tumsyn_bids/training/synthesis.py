@@ -39,7 +39,7 @@ from .samples import (
     simulated_sample,
     to_tensors,
 )
-from .splits import keep_apart
+from .splits import is_excluded, keep_apart
 from .step import Step, step_prompts, tissue_loss
 
 
@@ -114,7 +114,8 @@ def train_synthesis(
     pairs : sequence of path-like
         Datasets of real people with several contrasts on one grid.
     exclude : tuple of str
-        People of ``pairs`` and files of ``labelmaps`` that must not be seen.
+        People (``sub-19``, with label maps named after them) and files of ``labelmaps`` that must
+        not be seen.
     settings : TrainingSettings
     engine_settings : EngineSettings, optional
         Devices, precision, accumulation; one CPU process if not given.
@@ -146,7 +147,9 @@ def train_synthesis(
     volumes = _load_volumes(labelmaps, exclude)
     people = [person for path in pairs for person in load_paired_subjects(path, exclude=exclude)]
     if not volumes and not people:
-        raise UsageError('there is nothing to train on', remedy='Give --labelmaps or --pairs')
+        raise UsageError(
+            'there is nothing to train on', path=labelmaps, remedy='Give --labelmaps or --pairs'
+        )
     begun = begin(
         settings.config, people, text_encoder=text_encoder, start=start, frozen=recipe is not None
     )
@@ -201,8 +204,8 @@ def train_synthesis(
 def _load_volumes(labelmaps, exclude) -> list[TissueVolume]:
     if labelmaps is None:
         return []
-    paths = [path for path in sorted(Path(labelmaps).glob('*.nii*')) if path.name not in exclude]
-    return [load_tissue_volume(path) for path in paths]
+    paths = sorted(Path(labelmaps).glob('*.nii*'))
+    return [load_tissue_volume(path) for path in paths if not is_excluded(path.name, exclude)]
 
 
 def _divide(items: list, is_kept: Callable) -> tuple[list, list]:

@@ -24,7 +24,7 @@ from ..synthesis.conditioning import prompt_tensors
 from .batches import Scans, list_labelmaps, load_people, pick_scans
 from .engine import Engine, EngineSettings
 from .manifest import keep_manifest
-from .splits import split_people
+from .splits import is_excluded, split_people
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def train_text_image(
     pairs : sequence of path-like
         Derivative datasets of real people, as stage 2 takes them; one image of a person will do.
     exclude : tuple of str
-        People of ``pairs`` and files of ``labelmaps`` that must not be seen.
+        People (``sub-19``, with label maps named after them) and files of ``labelmaps`` that must
+        not be seen.
     settings : TextImageSettings
     engine_settings : EngineSettings
     max_minutes : float, optional
@@ -123,7 +124,7 @@ def train_text_image(
     out_dir = Path(out_dir)
     engine = Engine(out_dir, engine_settings or EngineSettings(accelerator='cpu'))
     people = load_people(pairs, exclude=exclude)
-    names = [name for name in list_labelmaps(labelmaps) if name not in exclude]
+    names = [name for name in list_labelmaps(labelmaps) if not is_excluded(name, exclude)]
     names += [person.label for person in people]
     if not names:
         raise UsageError(
