@@ -7,14 +7,20 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from tumsyn_bids.anatomy.bias import correct_bias
 from tumsyn_bids.anatomy.brightness import (
     LANDMARKS,
+    find_brain,
     image_landmarks,
     match_landmarks,
     mean_landmarks,
     scan_landmarks,
+    unit_landmarks,
 )
+from tumsyn_bids.anatomy.conversion import read_itk
+from tumsyn_bids.anatomy.geometry import sanitize
 from tumsyn_bids.errors import ScanError
+from tumsyn_bids.grids import Grid, resample
 
 
 def image(data, zoom=1.0):
@@ -66,23 +72,40 @@ def test_several_scans_are_averaged():
     assert mean_landmarks([[0, 1, 2], [2, 3, 4]]).tolist() == [1, 2, 3]
 
 
+def stored(path, data, zoom):
+    img = nb.Nifti1Image(np.asarray(data, dtype=np.float32), np.diag([zoom, zoom, zoom, 1]))
+    img.set_sform(img.affine, 1)
+    nb.save(img, path)
+    return path
+
+
 def test_a_stripped_scan_tells_its_landmarks_in_any_unit(tmp_path, brain):
     data = np.kron(brain[0], np.ones((2, 2, 2)))
-    paths = [tmp_path / 'a.nii', tmp_path / 'b.nii']
-    for path, unit in zip(paths, (1.0, 40.0), strict=True):
-        img = nb.Nifti1Image((data * unit).astype(np.float32), np.diag([3, 3, 3, 1]))
-        img.set_sform(img.affine, 1)
-        nb.save(img, path)
-    first, second = (scan_landmarks(path, 'T1w', method='none') for path in paths)
+    found = []
+    for name, unit in (('a.nii', 1.0), ('b.nii', 40.0)):
+        path = stored(tmp_path / name, data * unit, 3)
+        found.append(unit_landmarks(*find_brain(path, 'T1w', method='none'), path))
+    first, second = found
     assert first[LANDMARKS.index(98.0)] == 1
     assert first == pytest.approx(second, abs=0.01)
     assert (np.diff(first) > 0).all()
 
 
+def test_the_brain_of_a_scan_is_where_another_scan_of_its_session_shows_it(repository):
+    """The head moved between the two, and the skull is bright."""
+    dataset = repository / 'data' / 'ds-phantom'
+    stem = 'sub-03/ses-1/anat/sub-03_ses-1_'
+    truth = dataset / 'derivatives' / 'truth'
+    reference = nb.load(dataset / f'{stem}T1w.nii.gz')
+    mask = nb.load(truth / f'{stem}space-individual_desc-brain_mask.nii.gz')
+    path = dataset / f'{stem}T2w.nii.gz'
+    world = read_itk(truth / f'{stem}from-T2w_to-individual_mode-image_xfm.txt')
+    data = resample(correct_bias(sanitize(path).img), Grid.of(mask), world=world)
+    true = unit_landmarks(nb.Nifti1Image(data, mask.affine), mask, path)
+    assert scan_landmarks(path, reference, mask) == pytest.approx(true, abs=0.02)
+
+
 def test_a_scan_without_a_brain_is_refused(tmp_path):
-    path = tmp_path / 'constant.nii'
-    img = nb.Nifti1Image(np.full((20, 20, 20), 7, dtype=np.float32), np.diag([8, 8, 8, 1]))
-    img.set_sform(img.affine, 1)
-    nb.save(img, path)
+    path = stored(tmp_path / 'constant.nii', np.full((20, 20, 20), 7), 8)
     with pytest.raises(ScanError):
-        scan_landmarks(path, 'T1w', method='none')
+        find_brain(path, 'T1w', method='none')

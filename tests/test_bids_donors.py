@@ -38,7 +38,7 @@ def tasks(dataset, label='01', **options):
 
 
 def donors(task):
-    return [Path(path).name for path in task.donors]
+    return [Path(donor.path).name for donor in task.donors]
 
 
 def test_other_peoples_scans_of_the_contrast_tell_how_bright_an_image_is(dataset):
@@ -76,6 +76,15 @@ def test_one_scan_a_person_and_the_one_that_would_be_used(dataset):
     assert donors(made['missing', 'T2w']) == ['sub-02_ses-1_run-2_T2w.nii.gz']
 
 
+def test_their_brains_are_found_where_their_sessions_are_seen_best(dataset):
+    dataset.image('sub-02_T2w.nii.gz')
+    dataset.image('sub-06_T2w.nii.gz')
+    _, made = tasks(dataset, contrasts=('T2w',))
+    first, second = made['missing', 'T2w'].donors
+    assert (Path(first.reference).name, first.reference_contrast) == ('sub-02_T1w.nii.gz', 'T1w')
+    assert (Path(second.reference).name, second.reference_contrast) == ('sub-06_T2w.nii.gz', 'T2w')
+
+
 def test_scans_of_another_protocol_are_no_models(dataset):
     for label, echo in (('02', 0.09), ('03', 0.0902), ('04', 0.015)):
         dataset.image(f'sub-{label}_T2w.nii.gz', {**T2W, 'EchoTime': echo})
@@ -108,6 +117,6 @@ def test_the_sidecar_names_the_scans_that_were_taken(dataset):
     plan, made = tasks(dataset, contrasts=('T2w',))
     task = made['missing', 'T2w']
     common = {'bids_dir': dataset.root, 'model': ModelRecord('m', '1', 'f'), 'mask': Path('m')}
-    sidecar = synthetic_sidecar(plan, task, donors=task.donors, **common)
+    sidecar = synthetic_sidecar(plan, task, donors=[donor.path for donor in task.donors], **common)
     assert sidecar['BrightnessSources'] == ['bids:raw:sub-02/anat/sub-02_T2w.nii.gz']
     assert 'BrightnessSources' not in synthetic_sidecar(plan, task, **common)

@@ -8,6 +8,7 @@ import json
 import pkgutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import nibabel as nb
@@ -18,6 +19,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, TraitedSpec, is
 import tumsyn_bids.interfaces as room
 from tumsyn_bids.errors import ScanError, SessionError
 from tumsyn_bids.interfaces.base import Step, StepInputSpec
+from tumsyn_bids.plan import Donor
 
 
 def all_interfaces():
@@ -255,13 +257,21 @@ def test_images_get_the_brightness_of_other_scans(tmp_path, monkeypatch):
 
     wanted, asked = {}, []
 
-    def landmarks(path, contrast, *, method, seed):
+    def brain(path, contrast, *, method, seed):
+        asked.append(Path(path).name)
+        img = nb.Nifti1Image(np.ones((4, 4, 4), dtype=np.float32), np.eye(4))
+        return img, img
+
+    def landmarks(path, reference, mask, *, seed):
         asked.append(Path(path).name)
         if path not in wanted:
             raise ScanError('it is dark', path=path)
         return wanted[path]
 
+    monkeypatch.setattr('tumsyn_bids.anatomy.brightness.find_brain', brain)
     monkeypatch.setattr('tumsyn_bids.anatomy.brightness.scan_landmarks', landmarks)
+    reference = tmp_path / 'reference.nii'
+    reference.write_bytes(b'reference')
     donors = [tmp_path / f'{name}.nii' for name in ('one', 'two', 'dark')]
     for path, power in zip(donors, (1, 2, None), strict=True):
         path.write_bytes(b'donor')
@@ -279,7 +289,7 @@ def test_images_get_the_brightness_of_other_scans(tmp_path, monkeypatch):
             mask_file=str(mask),
             warnings=[['old']] * len(donors),
             contrasts=['T2w'] * len(donors),
-            donors=donors,
+            donors=[[asdict(Donor(x, 'T2w', str(reference), 'T1w')) for x in y] for y in donors],
             seed=1,
             cache_dir=str(tmp_path / 'cache'),
         )
@@ -296,13 +306,16 @@ def test_images_get_the_brightness_of_other_scans(tmp_path, monkeypatch):
     assert 'dark.nii' in out.warnings[1][1]
     assert 'no other scan' in out.warnings[2][-1]
     assert out.out_files[2:] == [str(image)] * 2
-    # A scan is looked at once for all sessions, until it changes.
-    assert asked.count('one.nii') == 1
+    # A scan is looked at once for all sessions, until it changes; so is a session's brain.
+    assert (asked.count('one.nii'), asked.count('reference.nii')) == (1, 1)
     run([[one]])
     assert asked.count('one.nii') == 1
     donors[0].write_bytes(b'another donor')
     run([[one]])
-    assert asked.count('one.nii') == 2
+    assert (asked.count('one.nii'), asked.count('reference.nii')) == (2, 1)
+    reference.write_bytes(b'another reference')
+    run([[one]])
+    assert (asked.count('one.nii'), asked.count('reference.nii')) == (3, 2)
 
 
 def test_score_is_best_for_the_same_image(blob, tmp_path):

@@ -104,6 +104,24 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Donor:
+    """A scan of another person, whose brightness an image takes.
+
+    Attributes
+    ----------
+    path : str
+    contrast : str
+    reference, reference_contrast : str
+        The reference of its session, in which its brain is found.
+    """
+
+    path: str
+    contrast: str
+    reference: str
+    reference_contrast: str
+
+
+@dataclass(frozen=True)
 class SynthesisTask:
     """One image to make.
 
@@ -116,8 +134,8 @@ class SynthesisTask:
     purpose : {'missing', 'requested', 'validate'}
     reason : str
         Why this source was taken.
-    donors : tuple of str
-        Paths of other people's scans whose brightness the image takes; empty if it keeps its own.
+    donors : tuple of Donor
+        Other people's scans whose brightness the image takes; empty if it keeps its own.
     """
 
     target: Target
@@ -125,7 +143,7 @@ class SynthesisTask:
     prompt: str
     purpose: str
     reason: str
-    donors: tuple[str, ...] = ()
+    donors: tuple[Donor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -199,5 +217,5 @@ def _task(raw: dict) -> SynthesisTask:
         prompt=raw['prompt'],
         purpose=raw['purpose'],
         reason=raw['reason'],
-        donors=tuple(raw['donors']),
+        donors=tuple(Donor(**donor) for donor in raw['donors']),
     )

@@ -13,33 +13,29 @@ import nibabel as nb
 import numpy as np
 
 from ..errors import ScanError
-from ..grids import Grid
+from ..grids import Grid, covers, resample
 from ..verdicts import FAIL
 from .bias import correct_bias
 from .brain import extract_brain
 from .geometry import sanitize
 from .intensity import carried_mask
+from .registration import register_linear
 
 #: Percentiles of the brain.
 LANDMARKS = (1.0, 5.0, *range(10, 100, 10), 95.0, 98.0, 99.5)
 _UNIT = LANDMARKS.index(98.0)
 
 
-def scan_landmarks(
+def find_brain(
     path: str | Path, contrast: str, *, method: str = 'ants', seed: int = 1
-) -> list[float]:
-    """Return the landmarks of the brain that a raw scan shows.
+) -> tuple[nb.Nifti1Image, nb.Nifti1Image]:
+    """Return a raw scan without its bias field, and its brain mask.
 
     Parameters
     ----------
     path : path-like
     contrast, method, seed
         As for :func:`tumsyn_bids.anatomy.brain.extract_brain`.
-
-    Returns
-    -------
-    list of float
-        At :data:`LANDMARKS`; the 98th percentile is 1.
 
     Raises
     ------
@@ -52,7 +48,57 @@ def scan_landmarks(
         raise ScanError(
             'no brain mask that could be trusted was found', path=path, remedy='Look at the scan'
         )
-    found = image_landmarks(img, brain.img)
+    return img, brain.img
+
+
+def scan_landmarks(
+    path: str | Path,
+    reference: nb.spatialimages.SpatialImage,
+    mask: nb.spatialimages.SpatialImage,
+    *,
+    seed: int = 1,
+) -> list[float]:
+    """Return the landmarks of a raw scan inside the brain of another scan of its session.
+
+    Parameters
+    ----------
+    path : path-like
+    reference, mask : SpatialImage
+        From :func:`find_brain`.
+    seed : int
+        As for :func:`tumsyn_bids.anatomy.registration.register_linear`.
+
+    Returns
+    -------
+    list of float
+        At :data:`LANDMARKS`; the 98th percentile is 1.
+
+    Raises
+    ------
+    ScanError
+        If the scan cannot be used.
+    """
+    img = correct_bias(sanitize(path).img)
+    world = register_linear(reference, img, seed=seed, fixed_mask=mask).matrix
+    grid = Grid.of(mask)
+    seen = (np.asarray(mask.dataobj) > 0) & covers(img, grid, world=world)
+    if not seen.any():
+        raise ScanError('it does not show the brain', path=path, remedy='Look at the scan')
+    aligned = nb.Nifti1Image(resample(img, grid, world=world), grid.affine)
+    return unit_landmarks(aligned, nb.Nifti1Image(seen.astype(np.uint8), grid.affine), path)
+
+
+def unit_landmarks(
+    img: nb.spatialimages.SpatialImage, mask: nb.spatialimages.SpatialImage, path: str | Path
+) -> list[float]:
+    """Return :func:`image_landmarks` in units of the 98th percentile.
+
+    Raises
+    ------
+    ScanError
+        If the brain is dark; it names ``path``.
+    """
+    found = image_landmarks(img, mask)
     if found[_UNIT] <= 0:
         raise ScanError('the brain is dark', path=path, remedy='Look at the scan')
     return [round(float(value), 5) for value in found / found[_UNIT]]

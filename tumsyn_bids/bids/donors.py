@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from ..acquisition import Acquisition
 from ..errors import ScanError
-from ..plan import Scan
+from ..plan import Donor
 from ..targets import PROTOCOL_FIELDS
+from .choice import choose_reference
 from .layout import list_participants
 from .metadata import MetadataReader
 from .modal import anatomical_files
@@ -50,10 +51,10 @@ class Donors:
     reader: MetadataReader
     filters: dict[str, dict] | None = None
     _people: list[str] | None = None
-    _scans: dict[str, dict[str, Scan]] = field(default_factory=dict)
+    _found: dict[str, dict[str, tuple[Acquisition, Donor]]] = field(default_factory=dict)
 
-    def find(self, wanted: Acquisition, subject: str) -> tuple[str, ...]:
-        """Return the paths of scans that look as an image should, of others than a person.
+    def find(self, wanted: Acquisition, subject: str) -> tuple[Donor, ...]:
+        """Return scans that look as an image should, of others than a person.
 
         Parameters
         ----------
@@ -64,19 +65,20 @@ class Donors:
         """
         if self._people is None:
             self._people = list_participants(self.layout.root)[: PEOPLE + 1]
-        found: list[str] = []
+        found: list[Donor] = []
         for person in self._people:
-            scan = None if person == subject else self._of(person).get(wanted.contrast)
-            if scan is not None and _same_protocol(scan.acquisition, wanted):
-                found.append(scan.path)
+            of_person = {} if person == subject else self._of(person)
+            acquisition, donor = of_person.get(wanted.contrast, (None, None))
+            if donor is not None and _same_protocol(acquisition, wanted):
+                found.append(donor)
             if len(found) == DONORS:
                 break
         return tuple(found)
 
-    def _of(self, person: str) -> dict[str, Scan]:
+    def _of(self, person: str) -> dict[str, tuple[Acquisition, Donor]]:
         """Return a person's scan of each contrast, of the first session that has one."""
-        if person not in self._scans:
-            chosen: dict[str, Scan] = {}
+        if person not in self._found:
+            chosen: dict[str, tuple[Acquisition, Donor]] = {}
             folder = Path(self.layout.root) / f'sub-{person}'
             for session, paths in groupby(anatomical_files(folder), _session):
                 try:
@@ -91,9 +93,11 @@ class Donors:
                 except ScanError:
                     continue  # told where that session is planned
                 for scan in scans:
-                    chosen.setdefault(scan.contrast, scan)
-            self._scans[person] = chosen
-        return self._scans[person]
+                    reference, _ = choose_reference(scans)
+                    donor = Donor(scan.path, scan.contrast, reference.path, reference.contrast)
+                    chosen.setdefault(scan.contrast, (scan.acquisition, donor))
+            self._found[person] = chosen
+        return self._found[person]
 
 
 def _session(path: Path) -> str | None:

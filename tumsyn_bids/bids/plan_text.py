@@ -79,7 +79,7 @@ def _task(path: Path, task: SynthesisTask) -> list[str]:
     lines += _line('  from', f'{Path(task.source).name}: {task.reason}')
     lines += _line('  prompt', ' '.join(task.prompt.split()))
     if task.donors:
-        names = ', '.join(Path(path).name for path in task.donors)
+        names = ', '.join(Path(donor.path).name for donor in task.donors)
         lines += _line('  bright as', names)
     for where, fields in _by_origin(task).items():
         lines += _line('  values', f'{", ".join(fields)}: {where}')

@@ -2,13 +2,6 @@
 
 The rules, which ``docs/protocols.md`` explains to users:
 
-*Reference*: the T1w if there is one, else the sharpest scan (thinnest slices, then smallest
-voxels). A contrast-enhanced T1w (T1CE) is it only when it is alone, because enhancement is
-anatomy that other scans do not show.
-
-*Source* of a target: the reference, unless that has the target's contrast; then the sharpest scan
-of another contrast. A scan is its own contrast's source only if the session has no other.
-
 *Validation*: every acquired contrast that the run is about is made from another scan as well,
 with the protocol of the acquired scan, on a 1 mm grid.
 """
@@ -27,12 +20,13 @@ from ..plan import Finding, Refusal, Scan, SessionPlan, SynthesisTask, Target
 from ..prompt import render_prompt
 from ..targets import check_unique, default_target, resolve_target, target_like
 from ..values import TREATED_AS_MISSING
+from .choice import choose_reference, choose_source
 from .donors import Donors
 from .layout import check_dataset, list_participants, list_sessions, match_participants
 from .metadata import MetadataReader
 from .modal import dataset_protocols
 from .requests import requested_targets as requested_targets  # part of planning's interface
-from .selection import images_by_session, select_scans, sharpness
+from .selection import images_by_session, select_scans
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -314,38 +308,3 @@ class _Builder:
 def _is_fault(finding: Finding) -> bool:
     bad = finding.action in (TREATED_AS_MISSING, _LEFT_UNKNOWN)
     return bad and finding.severity != 'info'
-
-
-def choose_reference(scans: Sequence[Scan]) -> tuple[Scan, str]:
-    """Return the scan that defines the session's space, and why."""
-    plain = [scan for scan in scans if scan.contrast == 'T1w']
-    if plain:
-        return plain[0], 'it is the T1w'
-    others = [scan for scan in scans if scan.contrast != 'T1CE']
-    if not others:
-        return scans[0], 'it is the only scan'
-    best = min(others, key=_preference)
-    if len(scans) == 1:
-        return best, 'it is the only scan'
-    return best, f'there is no T1w, and of the others it is the sharpest ({_zooms(best)})'
-
-
-def choose_source(contrast: str, scans: Sequence[Scan], reference: Scan) -> tuple[Scan, str]:
-    """Return the scan to make a contrast from, and why."""
-    if reference.contrast != contrast:
-        return reference, f'the reference ({reference.contrast})'
-    others = [scan for scan in scans if scan.contrast != contrast]
-    usual = [scan for scan in others if scan.contrast != 'T1CE'] or others
-    if not usual:
-        return reference, f'the only scan of the session, itself {contrast}'
-    best = min(usual, key=_preference)
-    return best, f'the sharpest scan that is not {contrast} itself ({_zooms(best)})'
-
-
-def _preference(scan: Scan) -> tuple:
-    """Rank the sharpest first, and equals in the order of the contrasts."""
-    return (*sharpness(scan), tuple(CONTRASTS).index(scan.contrast))
-
-
-def _zooms(scan: Scan) -> str:
-    return f'{scan.contrast}, {" x ".join(f"{zoom:.2g}" for zoom in scan.zooms)} mm'

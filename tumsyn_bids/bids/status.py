@@ -294,7 +294,9 @@ def fingerprint(
     OSError
         Where a scan of the plan cannot be read.
     """
-    used = {scan.path for scan in plan.scans}.union(*(task.donors for task in plan.tasks))
+    donors = [donor for task in plan.tasks for donor in task.donors]
+    used = {scan.path for scan in plan.scans}
+    used |= {path for donor in donors for path in (donor.path, donor.reference)}
     contents = {path: f'sha256:{file_sha256(path)}' for path in used}
     decisive = {
         'plan': _without_paths(json.loads(plan.to_json()), contents),

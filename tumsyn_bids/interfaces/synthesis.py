@@ -12,6 +12,7 @@ from nipype.interfaces.base import File, TraitedSpec, traits
 from ..acquisition import Acquisition
 from ..bids.naming import DEFAULT_VOXEL_SIZE
 from ..errors import ScanError
+from ..plan import Donor
 from .anatomy import world_of
 from .base import Step, StepInputSpec, save
 
@@ -121,8 +122,9 @@ class MatchBrightnessInputSpec(StepInputSpec):
     warnings = traits.List(traits.List(traits.Str()), mandatory=True, desc='so far, each image')
     contrasts = traits.List(traits.Str(), mandatory=True, desc='of the images')
     donors = traits.List(
-        traits.List(File(exists=True)), mandatory=True, desc='raw scans to look like, each image'
+        traits.List(traits.Dict()), mandatory=True, desc='scans to look like, each image'
     )
+    donor_files = traits.List(File(exists=True), desc='so that other scans are another step')
     method = traits.Str('ants', usedefault=True, desc='how the brains of donors are extracted')
     seed = traits.Int(mandatory=True, desc='seed of the registration')
     cache_dir = traits.Str(mandatory=True, nohash=True, desc='where sessions share what is found')
@@ -161,18 +163,17 @@ class MatchBrightness(Step):
             results['donors'].append(list(landmarks))
         return results
 
-    def _landmarks(self, contrast: str, donors: list[str]) -> tuple[dict[str, list], list[str]]:
+    def _landmarks(self, contrast: str, donors: list[dict]) -> tuple[dict[str, list], list[str]]:
         """Return the landmarks of each donor that is of use, and why others are not."""
-        from joblib import Memory
-
-        landmarks_of = Memory(self.inputs.cache_dir, verbose=0).cache(_landmarks_of)
         found, doubts = {}, []
-        for donor in donors:
-            about = Path(donor).stat()
-            version = about.st_size, about.st_mtime_ns
-            how = contrast, self.inputs.method, self.inputs.seed
+        for donor in (Donor(**values) for values in donors):
             try:
-                found[donor] = landmarks_of(donor, version, *how)
+                found[donor.path] = donor_landmarks(
+                    donor,
+                    method=self.inputs.method,
+                    seed=self.inputs.seed,
+                    cache_dir=self.inputs.cache_dir,
+                )
             except ScanError as error:
                 doubts.append(f'synthetic {contrast}: its brightness is not that of {error}')
         if donors and not found:
@@ -180,11 +181,50 @@ class MatchBrightness(Step):
         return found, doubts
 
 
-def _landmarks_of(path: str, version: tuple, contrast: str, method: str, seed: int) -> list[float]:
-    """Call :func:`scan_landmarks`, for the version of a scan that is there now."""
+def donor_landmarks(donor: Donor, *, method: str, seed: int, cache_dir: str) -> list[float]:
+    """Return the landmarks of a scan, inside the brain that the reference of its session shows.
+
+    Brains and landmarks are kept in ``cache_dir``, by the versions of the scans, because the
+    same people serve many sessions.
+
+    Raises
+    ------
+    ScanError
+        If scan or reference cannot be used.
+    """
+    from joblib import Memory
+
+    memory = Memory(cache_dir, verbose=0)
+    how = donor.reference_contrast, method, seed
+    brain = memory.cache(_brain)(donor.reference, _version(donor.reference), *how)
+    if donor.path == donor.reference:
+        return brain[-1]
+    return memory.cache(_landmarks, ignore=['brain'])(
+        donor.path, _version(donor.path), donor.reference, _version(donor.reference), *how, brain
+    )
+
+
+def _version(path: str) -> tuple[int, int]:
+    about = Path(path).stat()
+    return about.st_size, about.st_mtime_ns
+
+
+def _brain(path: str, version: tuple, contrast: str, method: str, seed: int) -> tuple:
+    from ..anatomy.brightness import find_brain, unit_landmarks
+
+    img, mask = find_brain(path, contrast, method=method, seed=seed)
+    arrays = np.asarray(img.dataobj, dtype=np.float32), np.asarray(mask.dataobj, dtype=np.uint8)
+    return *arrays, img.affine, unit_landmarks(img, mask, path)
+
+
+def _landmarks(
+    path, version, reference, of_reference, contrast, method, seed, brain
+) -> list[float]:
     from ..anatomy.brightness import scan_landmarks
 
-    return scan_landmarks(path, contrast, method=method, seed=seed)
+    data, mask, affine, _ = brain
+    images = nb.Nifti1Image(data, affine), nb.Nifti1Image(mask, affine)
+    return scan_landmarks(path, *images, seed=seed)
 
 
 def _matched(img, mask, landmarks: dict[str, list], path: Path) -> str:

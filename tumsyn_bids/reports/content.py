@@ -168,7 +168,7 @@ class SessionContent:
                 'reason': _clause(task.reason),
                 'prompt': task.prompt,
                 'parameters': _parameters(task.target),
-                'donors': [Path(path).name for path in task.donors],
+                'donors': [Path(donor.path).name for donor in task.donors],
             }
             for task in (self.plan.tasks if self.plan else ())
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 from niworkflows.engine.workflows import LiterateWorkflow as Workflow
@@ -116,9 +118,9 @@ manufacturer, imaging parameters, age and sex). Synthetic images are predictions
         (synthesize, outputnode, [('model', 'model'), ('confidence', 'confidence')]),
     ])  # fmt: skip
     made = [('out_files', 'synthetic'), ('warnings', 'warnings')]
-    donors = [list(task.donors) for task in tasks]
-    if not any(donors):
-        outputnode.inputs.donors = donors
+    donors = [donor for task in tasks for donor in task.donors]
+    if not donors:
+        outputnode.inputs.donors = [[] for _ in tasks]
         workflow.connect([(synthesize, outputnode, made)])
         return workflow
     workflow.__desc__ += """\
@@ -128,7 +130,8 @@ other participants have (Nyul and Udupa, 1999).
     match = pe.Node(
         MatchBrightness(
             contrasts=[task.target.contrast for task in tasks],
-            donors=donors,
+            donors=[[asdict(donor) for donor in task.donors] for task in tasks],
+            donor_files=sorted({path for d in donors for path in (d.path, d.reference)}),
             method=skull_strip,
             seed=seed,
             cache_dir=cache_dir,
