@@ -14,6 +14,7 @@ from tumsyn_bids.errors import ScanError
 from tumsyn_bids.grids import Grid, resample
 from tumsyn_bids.morphometry import labels as room
 from tumsyn_bids.morphometry import segmentation as room_of_segmentation
+from tumsyn_bids.morphometry.fusion import fuse, other_side
 from tumsyn_bids.morphometry.guided import guided_tissues, tissue_priors
 from tumsyn_bids.morphometry.refinement import Tissues, refine
 from tumsyn_bids.morphometry.segmentation import (
@@ -330,3 +331,31 @@ def test_structures_of_a_brain_in_another_pose(coarse):
     labels = build_anatomy(2).labels
     cortex = ((labels > 1000) & (labels < 3000)).sum() * 8 / 1.06**3
     assert parts['Cortex'] == pytest.approx(cortex, rel=0.1)
+
+
+class TestFusion:
+    def test_sides_are_exchanged(self):
+        labels = np.array([0, 17, 53, 1035, 2035, 16, 251, 2, 41])
+        assert other_side(labels).tolist() == [0, 53, 17, 2035, 1035, 16, 251, 41, 2]
+        numbers = np.array([0, *room.structures()])
+        assert (other_side(other_side(numbers)) == numbers).all()
+
+    def test_errors_to_either_side_cancel(self):
+        """Two images of a ball, each shifted by 2 mm, one to each side."""
+        radius = np.linalg.norm(np.indices((40, 40, 40)) - 19.5, axis=0)
+        truth = np.where(radius < 8, 17, np.where(radius < 15, 2, 0))
+        images = [np.roll(truth, shift, axis=0) for shift in (-2, 2)]
+        fused = fuse(images, (1, 1, 1))
+        for number in (2, 17):
+            alone, together = (
+                2
+                * ((found == number) & (truth == number)).sum()
+                / ((found == number).sum() + (truth == number).sum())
+                for found in (images[0], fused)
+            )
+            assert together > alone + 0.05
+
+    def test_equal_images_stay_what_they_are(self):
+        labels = np.zeros((20, 20, 20), np.int32)
+        labels[:10], labels[10:, 5:] = 1035, 2
+        assert (fuse([labels, labels], (1, 1, 1)) == labels).all()

@@ -1,8 +1,9 @@
 """Which structure each voxel of a brain belongs to: the embedded atlas, deformed onto the brain.
 
-The average brain of the atlas is registered to a T1w image (affine, then SyN with
-cross-correlation; Avants et al., 2008), its labels are carried over, and what the image itself
-shows is then heard: cortex ends where grey matter ends, ventricles are where CSF is.
+The average brain of the atlas and its mirror image are registered to a T1w image (affine, then SyN
+with cross-correlation; Avants et al., 2008), the labels of both are carried over and fused, and
+what the image itself shows is then heard: cortex ends where grey matter ends, ventricles are where
+CSF is.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from ..anatomy.intensity import carried_mask
 from ..anatomy.tissues import Tissues
 from ..errors import ScanError
 from ..grids import Grid, resample
+from .fusion import fuse, other_side
 from .guided import guided_tissues
 from .labels import PERSONAL, atlas_file, structures, template_file
 from .refinement import refine
@@ -107,7 +109,8 @@ def segment_brain(
     limit_threads(threads)
     zoom = zoom or ZOOM_MM
     brain, inside, grid = working_image(t1w, mask, zoom)
-    labels, affine, volume = _carried_labels(brain, grid, seed)
+    carried, affine, volume = carry_atlas(brain, grid, seed)
+    labels = fuse((carried, carry_atlas(brain, grid, seed, mirrored=True)[0]), grid.zooms)
     tissues = guided_tissues(brain, inside, labels, grid.zooms)
     labels = refine(labels, tissues, inside, grid.zooms)
     cut = cut_structures(labels, grid, Grid.of(t1w))
@@ -166,28 +169,67 @@ def working_image(
     return np.maximum(resample(t1w, grid), 0) * inside, inside, grid
 
 
-def _carried_labels(
-    brain: np.ndarray, grid: Grid, seed: int
+def carry_atlas(
+    brain: np.ndarray, grid: Grid, seed: int, *, mirrored: bool = False
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Register the atlas; return its labels on the grid, the affine and the scaled volume."""
+    """Register the average brain of the atlas to a brain and carry the labels over.
+
+    Parameters
+    ----------
+    brain : ndarray
+    grid : Grid
+        As :func:`working_image` returns them.
+    seed : int
+        Of ITK.
+    mirrored : bool
+        Take the mirror image of the average, with left and right of its labels exchanged.
+
+    Returns
+    -------
+    labels : ndarray of int32
+        On ``grid``.
+    affine : ndarray, shape (4, 4)
+        World coordinates of the average to those of the brain.
+    intracranial_mm3 : float
+        Volume of the average, scaled by ``affine``.
+
+    Raises
+    ------
+    ScanError
+        If the registration fails.
+    """
     import ants
 
     average, average_grid, volume = _average(float(grid.zooms.mean()))
+    labels = _atlas_labels(average_grid)
+    if mirrored:
+        average, labels = average[::-1], other_side(labels[::-1])
+        average_grid = _mirrored(average_grid)
     moving = array_to_ants(brain, grid)
     fixed = array_to_ants(average, average_grid)
     start = _centres(average, average_grid, brain, grid)
 
     def carried_back(files: list[str], inverted: list[bool]) -> np.ndarray:
-        labels = array_to_ants(_atlas_labels(average_grid), average_grid)
         return ants.apply_transforms(
-            moving, labels, files, interpolator='genericLabel', whichtoinvert=inverted
+            moving,
+            array_to_ants(labels, average_grid),
+            files,
+            interpolator='genericLabel',
+            whichtoinvert=inverted,
         ).numpy()
 
-    affine, labels = register_stages(
+    affine, carried = register_stages(
         fixed, moving, _STAGES, start=start, seed=seed, inverse=carried_back
     )
     scale = abs(float(np.linalg.det(affine[:3, :3])))
-    return np.rint(labels).astype(np.int32), affine, volume * scale
+    return np.rint(carried).astype(np.int32), affine, volume * scale
+
+
+def _mirrored(grid: Grid) -> Grid:
+    """Return the grid, stored RAS+ too, of arrays that are reversed along their first axis."""
+    affine = grid.affine.copy()
+    affine[0, 3] = -(affine[0, 3] + (grid.shape[0] - 1) * affine[0, 0])
+    return Grid(grid.shape, affine)
 
 
 def _average(zoom: float) -> tuple[np.ndarray, Grid, float]:
