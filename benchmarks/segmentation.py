@@ -5,8 +5,13 @@ SynthSeg is trained on) T1w images are made with the sequence equations, blurred
 and with noise, and segmented four ways: labels of the atlas carried over by one registration; the
 same, corrected by tissue; labels of the atlas and of its mirror image, fused; fused and corrected
 (which is what ``--morphometry`` does). Printed are Dice and the error of the volume, in percent,
-for each structure, mean of both sides and of all people. Simulated tissues are more uniform than
-real ones, so that correction by tissue looks better here than it will on scans.
+for each structure, mean of both sides and of all people.
+
+With ``--tissues``, the three tissues that ``tumsyn-bids --tissues`` writes (Atropos) are measured
+instead: Dice of the most probable ones, and the error of the sums of probabilities.
+
+Simulated tissues are more uniform than real ones, so that whatever goes by brightness looks better
+here than it will on scans.
 
 Example::
 
@@ -26,7 +31,8 @@ import numpy as np
 from scipy import ndimage
 
 from tumsyn_bids.anatomy.antsreg import limit_threads
-from tumsyn_bids.grids import Grid, resample
+from tumsyn_bids.anatomy.tissues import NUMBERS, map_tissues
+from tumsyn_bids.grids import resample
 from tumsyn_bids.morphometry.fusion import fuse
 from tumsyn_bids.morphometry.guided import guided_tissues
 from tumsyn_bids.morphometry.refinement import refine
@@ -55,6 +61,22 @@ STRUCTURES = {
     'brain stem': ((16,),),
     '3rd ventricle': ((14,),),
     '4th ventricle': ((15,),),
+}
+#: Tissues by BIDS' names, and the simulated ones that count as each.
+TISSUES = {
+    'GM': (
+        'cortex',
+        'cerebellar_cortex',
+        'caudate',
+        'putamen',
+        'pallidum',
+        'thalamus',
+        'hippocampus',
+        'amygdala',
+        'accumbens',
+    ),
+    'WM': ('white_matter', 'cerebellar_white_matter', 'brain_stem', 'ventral_dc'),
+    'CSF': ('csf', 'choroid_plexus'),
 }
 #: Standard deviations of the blur (voxels) and of the noise (of the brightest voxel).
 BLUR, NOISE = 0.45, 0.03
@@ -105,12 +127,30 @@ def compared(labels: np.ndarray, truth: np.ndarray) -> dict[str, tuple[float, fl
     return found
 
 
+def tissue_figures(t1w, mask, labels) -> dict[str, tuple[float, float]]:
+    """Return Dice and error of the volume (percent) of each tissue."""
+    found = map_tissues(t1w, mask)
+    truth = np.rint(resample(labels, found.grid, order=0)).astype(int)
+    inside = resample(mask, found.grid, order=0) > 0
+    values, inverse = np.unique(truth, return_inverse=True)
+    names = np.array([tissue_of_label(value) for value in values])[inverse].reshape(truth.shape)
+    figures = {}
+    for kind, members in TISSUES.items():
+        real = np.isin(names, members) & inside
+        ours = found.labels == NUMBERS[kind]
+        volume = getattr(found.tissues, kind.lower()).sum()
+        dice = 2 * (ours & real).sum() / (ours.sum() + real.sum())
+        figures[kind] = float(dice), float(100 * (volume / real.sum() - 1))
+    return figures
+
+
 def main(argv: list[str] | None = None) -> int:
     """Segment every person every way; return 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('labelmaps', type=Path, nargs='+')
+    parser.add_argument('--tissues', action='store_true')
     parser.add_argument('--seed', type=int, default=1)
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--json', type=Path)
@@ -119,18 +159,19 @@ def main(argv: list[str] | None = None) -> int:
     people: dict[str, dict] = {}
     for path in options.labelmaps:
         t1w, mask, labels = simulated(path, options.seed)
-        brain, inside, grid = working_image(t1w, mask)
-        truth = np.rint(resample(labels, Grid(grid.shape, grid.affine), order=0)).astype(int)
-        ways = segmentations(brain, inside, grid, options.seed)
-        people[path.name] = {name: compared(found, truth) for name, found in ways}
+        if options.tissues:
+            people[path.name] = {'Atropos': tissue_figures(t1w, mask, labels)}
+        else:
+            brain, inside, grid = working_image(t1w, mask)
+            truth = np.rint(resample(labels, grid, order=0)).astype(int)
+            ways = segmentations(brain, inside, grid, options.seed)
+            people[path.name] = {name: compared(found, truth) for name, found in ways}
         print(f'{path.name}: done', file=sys.stderr, flush=True)
-    names = list(next(iter(people.values())))
-    print(f'{"":24s}' + ''.join(f'{name:>20s}' for name in names))
-    for structure in STRUCTURES:
-        means = [np.mean([who[name][structure] for who in people.values()], 0) for name in names]
-        print(
-            f'{structure:24s}' + ''.join(f'{dice:13.3f} {error:+5.0f}%' for dice, error in means)
-        )
+    first = next(iter(people.values()))
+    print(f'{"":24s}' + ''.join(f'{name:>20s}' for name in first))
+    for row in next(iter(first.values())):
+        means = [np.mean([who[name][row] for who in people.values()], axis=0) for name in first]
+        print(f'{row:24s}' + ''.join(f'{dice:13.3f} {error:+5.0f}%' for dice, error in means))
     if options.json:
         options.json.write_text(json.dumps(people, indent=2) + '\n')
     return 0

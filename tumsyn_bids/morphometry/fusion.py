@@ -36,8 +36,8 @@ def other_side(labels: np.ndarray) -> np.ndarray:
 def fuse(images: Sequence[np.ndarray], zooms) -> np.ndarray:
     """Return the label with the most votes in and around each voxel.
 
-    Each image votes for its labels, blurred by :data:`BLUR_MM` (shape-based averaging with a soft
-    border; Rohlfing and Maurer, IEEE Transactions on Image Processing 2007;16:153).
+    Each image votes for its labels, blurred by :data:`BLUR_MM`, so that shapes rather than voxels
+    are averaged (compare Rohlfing and Maurer, IEEE Transactions on Image Processing 2007;16:153).
 
     Parameters
     ----------

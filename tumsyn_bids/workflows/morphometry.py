@@ -85,7 +85,8 @@ def init_morphometry_wf(
     workflow = Workflow(name=name)
     workflow.__desc__ = """\
 Structures were segmented on the T1w by registration (ANTs SyN; Avants et al., 2008) of the
-MNI152NLin2009cAsym average with the Desikan-Killiany labels (Desikan et al., 2006) of FreeSurfer,
+MNI152NLin2009cAsym average, and of its mirror image, with the Desikan-Killiany labels (Desikan et
+al., 2006) of FreeSurfer; both were fused (Rohlfing and Maurer, 2007) and
 corrected by the shares of tissues in each voxel, which were told by a model of partial volume
 (Santago and Gage, 1993) with the deformed labels as prior.
 """
