@@ -120,6 +120,11 @@ def _passes(results: dict) -> bool:
     passed = True
     if dice:
         print(f'\nDice: mean {np.mean(dice):.4f}, lowest {min(dice):.4f} (bar {DICE})')
+        for contrast in CONTRASTS:
+            of_contrast = [row['dice'] for row in results['brain'] if row['contrast'] == contrast]
+            known = [value for value in of_contrast if value is not None]
+            if known:
+                print(f'  {contrast:6} mean {np.mean(known):.4f}, lowest {min(known):.4f}')
         passed &= min(dice) >= DICE
     if errors:
         print(f'\nTRE: mean {np.mean(errors):.2f} mm, largest {max(errors):.2f} mm', end=' ')
