@@ -33,7 +33,7 @@ from scipy import ndimage
 from tumsyn_bids.anatomy.antsreg import limit_threads
 from tumsyn_bids.anatomy.tissues import NUMBERS, map_tissues
 from tumsyn_bids.grids import resample
-from tumsyn_bids.morphometry.fusion import fuse
+from tumsyn_bids.morphometry.fusion import fuse_mirrored
 from tumsyn_bids.morphometry.guided import guided_tissues
 from tumsyn_bids.morphometry.refinement import refine
 from tumsyn_bids.morphometry.segmentation import carry_atlas, working_image
@@ -47,7 +47,7 @@ from tumsyn_bids.simulation.generator import OUTSIDE_BRAIN
 STRUCTURES = {
     'cerebral white matter': ((2, 41, 251, 252, 253, 254, 255),),
     'cerebral cortex': ((3,), (42,)),
-    'lateral ventricle': ((4, 5, 136, 163), (43, 44, 137, 164)),
+    'lateral ventricle': ((4, 5, 31, 136, 163), (43, 44, 63, 137, 164)),
     'thalamus': ((10,), (49,)),
     'caudate': ((11,), (50,)),
     'putamen': ((12,), (51,)),
@@ -108,7 +108,8 @@ def simulated(path: Path, seed: int) -> tuple[nb.Nifti1Image, nb.Nifti1Image, nb
 def segmentations(brain, inside, grid, seed: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the labels that each way finds."""
     carried = carry_atlas(brain, grid, seed)[0]
-    fused = fuse((carried, carry_atlas(brain, grid, seed, mirrored=True)[0]), grid.zooms)
+    mirrored = carry_atlas(brain, grid, seed, mirrored=True)[0]
+    fused = fuse_mirrored(carried, mirrored, grid.zooms)
     for name, labels in (('one', carried), ('fused', fused)):
         yield name, labels
         tissues = guided_tissues(brain, inside, labels, grid.zooms)

@@ -14,7 +14,7 @@ from tumsyn_bids.errors import ScanError
 from tumsyn_bids.grids import Grid, resample
 from tumsyn_bids.morphometry import labels as room
 from tumsyn_bids.morphometry import segmentation as room_of_segmentation
-from tumsyn_bids.morphometry.fusion import fuse, other_side
+from tumsyn_bids.morphometry.fusion import fuse, fuse_mirrored, other_side
 from tumsyn_bids.morphometry.guided import guided_tissues, tissue_priors
 from tumsyn_bids.morphometry.refinement import Tissues, refine
 from tumsyn_bids.morphometry.segmentation import (
@@ -104,6 +104,29 @@ class TestRefinement:
         truth = numbers == 4
         dice = 2 * ((found == 4) & truth).sum() / ((found == 4).sum() + truth.sum())
         assert dice > 0.95
+
+    def test_third_ventricle_takes_up_csf_but_not_the_cisterns(self):
+        labels = np.full((40, 40, 40), 10, np.int32)
+        labels[:, :, :10] = 0
+        labels[18:22, 10:30, 15:30] = 14
+        csf = np.zeros(labels.shape, np.float32)
+        csf[16:24, 10:30, 12:30] = 1  # the ventricle is wider than the atlas has it
+        csf[:, :, :10] = 1  # the cistern, behind 2 mm of brain
+        tissues = hard(1 - csf, 0 * csf, csf)
+        found = refine(labels, tissues, np.ones(labels.shape, bool), (1, 1, 1))
+        assert (found == 14).sum() == pytest.approx(8 * 20 * 18, rel=0.05)
+        assert (found[:, :, :10] == 0).all()
+
+    def test_caudate_takes_up_grey_matter_beside_it(self):
+        labels = np.full((30, 30, 30), 2, np.int32)
+        labels[10:20, 10:20, 10:18] = 11
+        grey = np.zeros(labels.shape, np.float32)
+        grey[10:20, 10:20, 10:20] = 1
+        grey[26:28] = 1  # far away
+        found = refine(
+            labels, hard(grey, 1 - grey, 0 * grey), np.ones(labels.shape, bool), (1, 1, 1)
+        )
+        assert ((found == 11) == (np.indices(labels.shape) // 10 == 1).all(axis=0)).all()
 
     def test_white_matter_in_a_sulcus_of_the_atlas_is_kept(self, sphere):
         numbers, tissues, inside, zoom = sphere
@@ -354,6 +377,14 @@ class TestFusion:
                 for found in (images[0], fused)
             )
             assert together > alone + 0.05
+
+    def test_parcels_keep_their_sides(self):
+        """Halves of the cortex of one side are parcels with a border that its mirror lacks."""
+        carried = np.zeros((20, 20, 30), np.int32)
+        carried[5:15, :, :12], carried[5:15, :, 12:] = 1030, 1034
+        mirrored = np.zeros_like(carried)
+        mirrored[5:15, :, :18], mirrored[5:15, :, 18:] = 1030, 1034
+        assert (fuse_mirrored(carried, mirrored, (1, 1, 1)) == carried).all()
 
     def test_equal_images_stay_what_they_are(self):
         labels = np.zeros((20, 20, 20), np.int32)

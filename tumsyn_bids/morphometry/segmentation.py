@@ -21,7 +21,7 @@ from ..anatomy.intensity import carried_mask
 from ..anatomy.tissues import Tissues
 from ..errors import ScanError
 from ..grids import Grid, resample
-from .fusion import fuse, other_side
+from .fusion import fuse_mirrored, other_side
 from .guided import guided_tissues
 from .labels import PERSONAL, atlas_file, structures, template_file
 from .refinement import refine
@@ -110,7 +110,8 @@ def segment_brain(
     zoom = zoom or ZOOM_MM
     brain, inside, grid = working_image(t1w, mask, zoom)
     carried, affine, volume = carry_atlas(brain, grid, seed)
-    labels = fuse((carried, carry_atlas(brain, grid, seed, mirrored=True)[0]), grid.zooms)
+    mirrored, *_ = carry_atlas(brain, grid, seed, mirrored=True)
+    labels = fuse_mirrored(carried, mirrored, grid.zooms)
     tissues = guided_tissues(brain, inside, labels, grid.zooms)
     labels = refine(labels, tissues, inside, grid.zooms)
     cut = cut_structures(labels, grid, Grid.of(t1w))
