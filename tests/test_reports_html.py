@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -280,6 +281,12 @@ def test_report_is_replaced_as_a_whole(out):
 def test_plan_of_another_version_does_no_harm():
     assert SessionContent.from_record({'plan': {'subject': '01'}}).plan is None
     assert SessionContent.from_record({'plan': 'text'}).plan is None
+
+
+def test_a_contrast_that_is_made_and_validated_is_listed_once():
+    content = SessionContent.from_record(record())
+    twice = replace(content.plan, tasks=content.plan.tasks * 2)
+    assert replace(content, plan=twice).made == content.made != []
 
 
 def test_protocol_is_worded_with_units():

@@ -131,13 +131,14 @@ class SessionContent:
 
     @property
     def made(self) -> list[str]:
-        """Contrasts that were made; none where the session failed."""
+        """Contrasts that were made, each once; none where the session failed."""
         if self.plan is None or self.state != 'complete':
             return []
-        return [
+        names = (
             task.target.contrast + (f' ({task.target.name})' if task.target.name else '')
             for task in self.plan.tasks
-        ]
+        )
+        return list(dict.fromkeys(names))
 
     @property
     def scans(self) -> list[dict]:
