@@ -21,6 +21,7 @@ from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.simulation.generator import (
     TISSUE_NAMES,
     draw_grid,
+    draw_matrix,
     draw_subject,
     load_tissue_volume,
     render,
@@ -89,7 +90,9 @@ def test_rendered_subject_has_the_contrast_of_the_sequence(labelmaps):
     rng = np.random.default_rng(0)
     volume = load_tissue_volume(labelmaps / 'spheres.nii.gz')
     centre = (np.array(volume.tissue.shape) - 1) / 2
-    grid = draw_grid(rng, volume.tissue.shape, 56, centre=centre, bend_voxels=0)
+    grid = draw_grid(
+        rng, volume.tissue.shape, 56, centre=centre, matrix=draw_matrix(rng), bend_voxels=0
+    )
     subject = draw_subject(rng, volume, grid, lesions=0)
     t1w = render(
         subject,

@@ -9,14 +9,22 @@ import numpy as np
 import pytest
 import torch
 
+from tumsyn_bids.networks.decoder import make_coord
 from tumsyn_bids.networks.model import Model
 from tumsyn_bids.networks.registry import get_config
 from tumsyn_bids.physics.expected import BRAIN_SHARES, expected_signals, share_of
 from tumsyn_bids.prompt import parse_prompt, render_prompt
 from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.simulation.generator import load_tissue_volume
+from tumsyn_bids.training import samples
 from tumsyn_bids.training.samples import simulated_sample
-from tumsyn_bids.training.step import UNKNOWN_TISSUE, Step, step_prompts, tissue_loss
+from tumsyn_bids.training.step import (
+    UNKNOWN_TISSUE,
+    Step,
+    step_prompts,
+    tissue_loss,
+    without_margin,
+)
 
 
 @pytest.fixture(scope='module')
@@ -79,11 +87,12 @@ def test_shares_learn_the_tissues(sample):
     model = Model(config)
     step, told = Step(model), _step(sample, config)
     source = torch.from_numpy(np.ascontiguousarray(sample.source))[None, None]
+    place = torch.from_numpy(sample.place)[None]
     tissue = torch.from_numpy(sample.tissue)[None]
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     losses = []
     for _ in range(30):
-        images, shares = step(source, *told, None)
+        ((images, shares),) = step(source, place, [(*told, None)])
         loss = tissue_loss(shares, tissue)
         optimizer.zero_grad()
         loss.backward()
@@ -110,3 +119,56 @@ def test_a_nucleus_taken_for_cortex_costs_more_than_cortex_taken_for_a_nucleus()
         return float(tissue_loss(wrong, tissue))
 
     assert cost('cortex') > 2 * cost('putamen')
+
+
+def test_sources_of_a_batch_do_not_mix(sample):
+    torch.manual_seed(0)
+    config = replace(get_config('tiny'), physics_gain=1.0)
+    step, told = Step(Model(config)), _step(sample, config)
+    source = torch.from_numpy(np.ascontiguousarray(sample.source))[None, None]
+    place = torch.from_numpy(sample.place)[None]
+    with torch.inference_mode():
+        alone = step(source, place, [(*told, None)])
+        pair = step(
+            torch.cat([source.flip(2), source]), torch.cat([place, place]), [(*told, None)] * 2
+        )
+    torch.testing.assert_close(pair[1], alone[0], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(pair[0][0], alone[0][0])
+
+
+def test_the_margin_is_encoded_but_not_decoded(sample):
+    torch.manual_seed(0)
+    config = replace(get_config('tiny'), physics_gain=1.0)
+    model, told = Model(config), _step(sample, config)
+    source = torch.from_numpy(np.ascontiguousarray(sample.source))[None, None]
+    place = torch.from_numpy(sample.place)[None]
+    coord = make_coord(source.shape[2:]).reshape(1, 24, 24, 24, 3)
+    inner = without_margin(coord.movedim(-1, 1), 5).movedim(1, -1)
+    with torch.inference_mode():
+        ((whole, _),) = Step(model)(source, place, [(*told, None)])
+        ((part, shares),) = Step(model, 5)(source, place, [(*told, None)])
+        ((at_points, _),) = Step(model, 5)(source, place, [(*told, inner)])
+    assert part.shape == (1, 2, 14, 14, 14)
+    assert shares.shape[0] == 14**3
+    torch.testing.assert_close(part, whole[..., 5:-5, 5:-5, 5:-5], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(at_points, part, atol=1e-3, rtol=1e-3)
+
+
+def test_a_patch_knows_where_in_the_brain_it_is(tmp_path, monkeypatch):
+    """Of a ball inside a shell, a voxel's place tells its tissue, however the patch is turned."""
+    monkeypatch.setattr(samples, 'PLACE_ERROR', 0.0)
+    index = np.stack(np.meshgrid(*[np.arange(60)] * 3, indexing='ij'), -1) - 29.5
+    radius = np.linalg.norm(index, axis=-1)
+    labels = np.zeros((60, 60, 60), dtype=np.int16)
+    labels[radius < 24], labels[radius < 12] = 3, 4
+    nb.save(nb.Nifti1Image(labels, np.eye(4)), tmp_path / 'ball.nii.gz')
+    volumes = [load_tissue_volume(tmp_path / 'ball.nii.gz')]
+    fluid = list(BRAIN_SHARES).index('csf')
+    for seed in range(5):
+        found = simulated_sample(np.random.default_rng(seed), volumes, patch=32, n_targets=1)
+        distance = np.linalg.norm(found.place, axis=0)
+        # The mask reaches 3 mm beyond the shell: a radius of 27 is the root of five.
+        solid = found.tissue == list(BRAIN_SHARES).index('cortex')
+        inside = (found.tissue == fluid) & (distance < 1.5)
+        assert abs(distance[solid].min() - 12 / 27 * 5**0.5) < 0.35
+        assert not inside.any() or distance[inside].max() < 12 / 27 * 5**0.5 + 0.35

@@ -64,6 +64,9 @@ class EncoderConfig:
     conditioned : bool
         Whether the encoder is told what the source is, by a prompt of its own. The published
         network has to find out from the image.
+    place : bool
+        Whether the side branch is told where in the brain a voxel lies
+        (:mod:`tumsyn_bids.place`). Needs ``context_widths``.
     """
 
     n_feats: int = 256
@@ -74,6 +77,11 @@ class EncoderConfig:
     context_widths: tuple[int, ...] = ()
     context_blocks: int = 2
     conditioned: bool = False
+    place: bool = False
+
+    def __post_init__(self):
+        if self.place and not self.context_widths:
+            raise ValueError('place needs a side branch: context_widths')
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,9 @@ class DecoderConfig:
         Whether the answer is a mixture of the tissue signals that the sequence equations give
         for the prompt, with shares read from the features, plus what the layers add to it.
         Needs ``SynthesisConfig.signals``.
+    place : bool
+        Whether the decoder, and its shares, are told where in the brain a point lies
+        (:mod:`tumsyn_bids.place`).
     """
 
     hidden: tuple[int, ...] = (3072, 3072, 768, 256)
@@ -129,6 +140,7 @@ class DecoderConfig:
     cell: bool = False
     local_ensemble: bool = False
     mixing: bool = False
+    place: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from .config import N_SIGNALS, DecoderConfig
+from .places import PLACE_WIDTH, PlaceEmbedding
+
+#: Width of the layer that reads tissues from features and place together.
+_HIDDEN_OF_SHARES = 64
 
 
 def make_coord(shape, *, device=None) -> torch.Tensor:
@@ -44,13 +48,22 @@ class ImplicitDecoder(nn.Module):
         super().__init__()
         if config.local_ensemble and config.coordinates != 'relative':
             raise ValueError("local_ensemble needs coordinates='relative'")
-        widths = (dim + (6 if config.cell else 3), *config.hidden, 1)
+        n_place = PLACE_WIDTH if config.place else 0
+        widths = (dim + n_place + (6 if config.cell else 3), *config.hidden, 1)
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(widths):
             layers += [nn.Linear(n_in, n_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
         # One share more than tissues: what gives no signal.
         self.shares = nn.Linear(dim, N_SIGNALS + 1) if config.mixing else None
+        self.place = PlaceEmbedding() if config.place else None
+        self.placed_shares = None
+        if config.mixing and config.place:
+            self.placed_shares = nn.Sequential(
+                nn.Linear(dim + n_place, _HIDDEN_OF_SHARES),
+                nn.ReLU(),
+                nn.Linear(_HIDDEN_OF_SHARES, N_SIGNALS + 1),
+            )
         self.relative = config.coordinates == 'relative'
         self.cell = config.cell
         self.local_ensemble = config.local_ensemble
@@ -63,7 +76,7 @@ class ImplicitDecoder(nn.Module):
             nn.init.normal_(modulation.weight, std=0.1 * text_dim**-0.5)
             nn.init.zeros_(modulation.bias)
 
-    def forward(self, features, coord, text, cell=None, signals=None) -> torch.Tensor:
+    def forward(self, features, coord, text, cell=None, signals=None, place=None) -> torch.Tensor:
         """Decode at given points.
 
         Parameters
@@ -77,13 +90,15 @@ class ImplicitDecoder(nn.Module):
             if not given. Used only with ``config.cell``.
         signals : Tensor, shape (B, N_SIGNALS), optional
             What is mixed in the place of the signals that ``text`` ends with.
+        place : Tensor, shape (B, K, 3), optional
+            Of the points in the brain, for a decoder that is told; the middle if not given.
 
         Returns
         -------
         Tensor, shape (B, K)
         """
         if self.local_ensemble:
-            return self._ensemble(features, coord, text, cell, signals)
+            return self._ensemble(features, coord, text, cell, signals, place)
         # Coordinates need more digits than bfloat16 has.
         sampled = F.grid_sample(
             features.float(),
@@ -94,10 +109,17 @@ class ImplicitDecoder(nn.Module):
         )
         points = sampled[:, :, :, 0, 0].transpose(1, 2).to(features.dtype)
         position = self._position(coord, features.shape[2:])
-        return self._mlp(points, self._with_cell(position, cell), text, signals)
+        return self._mlp(points, self._with_cell(position, cell), text, signals, place)
 
-    def on_grid(self, features, text, cell=None, signals=None) -> torch.Tensor:
+    def on_grid(self, features, text, cell=None, signals=None, place=None) -> torch.Tensor:
         """Decode at the centres of the feature voxels, where interpolation is the identity.
+
+        Parameters
+        ----------
+        features, text, cell, signals
+            As :meth:`forward` takes them.
+        place : Tensor, shape (B, 3, D, H, W), optional
+            Of the voxels in the brain.
 
         Returns
         -------
@@ -110,9 +132,39 @@ class ImplicitDecoder(nn.Module):
         else:
             position = make_coord(shape, device=features.device)[None]
         position = self._with_cell(position.expand(batch, points.shape[1], 3), cell)
-        return self._mlp(points, position, text, signals).reshape(batch, *shape)
+        place = None if place is None else place.flatten(2).transpose(1, 2)
+        return self._mlp(points, position, text, signals, place).reshape(batch, *shape)
 
-    def _ensemble(self, features, coord, text, cell, signals):
+    def share_logits(self, points, place=None) -> torch.Tensor:
+        """Return the logits of the shares of the tissues; only with ``config.mixing``.
+
+        Parameters
+        ----------
+        points : Tensor, shape (B, K, C)
+            Features.
+        place : Tensor, shape (B, K, 3), optional
+
+        Returns
+        -------
+        Tensor, shape (B, K, N_SIGNALS + 1)
+        """
+        return self._share_logits(points, self._embedded(place, points))
+
+    def _share_logits(self, points, embedded):
+        logits = self.shares(points)
+        if self.placed_shares is None:
+            return logits
+        return logits + self.placed_shares(torch.cat([points, embedded], dim=-1))
+
+    def _embedded(self, place, points):
+        """Return the features of places, shape (B, K, PLACE_WIDTH); none without them."""
+        if self.place is None:
+            return points[..., :0]
+        if place is None:
+            place = points.new_zeros(*points.shape[:2], 3)
+        return self.place(place).to(points.dtype)
+
+    def _ensemble(self, features, coord, text, cell, signals, place):
         batch, dim, *shape = features.shape
         size = torch.tensor(shape, device=coord.device)
         # Beyond the outermost centres the outermost voxels answer alone.
@@ -127,7 +179,7 @@ class ImplicitDecoder(nn.Module):
             row = (inside[..., 0] * shape[1] + inside[..., 1]) * shape[2] + inside[..., 2]
             points = flat.gather(2, row[:, None].expand(-1, dim, -1)).transpose(1, 2)
             position = self._with_cell(index - voxel, cell)
-            total = total + weight * self._mlp(points, position, text, signals)
+            total = total + weight * self._mlp(points, position, text, signals, place)
         return total
 
     def _with_cell(self, position, cell):
@@ -144,8 +196,9 @@ class ImplicitDecoder(nn.Module):
         index = ((coord + 1) * size - 1) / 2
         return index - index.round()
 
-    def _mlp(self, points, position, text, signals=None):
-        x = torch.cat([points, position.to(points.dtype)], dim=-1)
+    def _mlp(self, points, position, text, signals=None, place=None):
+        embedded = self._embedded(place, points)
+        x = torch.cat([points, position.to(points.dtype), embedded], dim=-1)
         linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         for index, layer in enumerate(linears[:-1]):
             x = F.relu(self._modulated(index, layer, x, text), inplace=True)
@@ -155,10 +208,11 @@ class ImplicitDecoder(nn.Module):
             answer = F.linear(x.float(), last.weight.float(), last.bias.float())[..., 0]
         if self.shares is None:
             return answer
-        return answer + self._mixture(points, text[:, -N_SIGNALS:] if signals is None else signals)
+        signals = text[:, -N_SIGNALS:] if signals is None else signals
+        return answer + self._mixture(self._share_logits(points, embedded), signals)
 
-    def _mixture(self, points, signals):
-        shares = self.shares(points).float().softmax(dim=-1)[..., :N_SIGNALS]
+    def _mixture(self, logits, signals):
+        shares = logits.float().softmax(dim=-1)[..., :N_SIGNALS]
         return torch.einsum('bkn,bn->bk', shares, signals.float())
 
     def _modulated(self, index, layer, x, text):

@@ -71,9 +71,12 @@ def _embedded() -> SynthesisConfig:
             context_widths=(48, 72, 96),
             context_blocks=2,
             conditioned=True,
+            place=True,
         ),
         fusion=FusionConfig(heads=4, attention='multihead', mlp=False, pool=4),
-        decoder=DecoderConfig(hidden=(64, 64), coordinates='relative', film=True, mixing=True),
+        decoder=DecoderConfig(
+            hidden=(64, 64), coordinates='relative', film=True, mixing=True, place=True
+        ),
         numeric=True,
         signals=True,
         tile=192,
@@ -93,9 +96,12 @@ def _tiny() -> SynthesisConfig:
             norm='none',
             context_widths=(8,),
             conditioned=True,
+            place=True,
         ),
         fusion=FusionConfig(heads=2, attention='multihead', mlp=False, pool=4),
-        decoder=DecoderConfig(hidden=(16,), coordinates='relative', film=True, mixing=True),
+        decoder=DecoderConfig(
+            hidden=(16,), coordinates='relative', film=True, mixing=True, place=True
+        ),
         numeric=True,
         signals=True,
         tile=48,

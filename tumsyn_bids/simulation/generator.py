@@ -21,6 +21,7 @@ from ..acquisition import Acquisition
 from ..physics.expected import weighted_quantile
 from ..physics.signals import signal
 from ..physics.tissues import TISSUES, Relaxation, relaxation, tissue_of_label
+from ..place import BrainFrame
 from .lesions import distance_to_ventricles, draw_lesions
 from .noise import smooth_fields
 
@@ -46,6 +47,7 @@ class TissueVolume:
         Voxels of each tissue at each distance.
     ventricle : ndarray of uint8, shape (X, Y, Z)
         Distance to the lateral ventricles in mm.
+    frame : BrainFrame
     """
 
     name: str
@@ -53,6 +55,7 @@ class TissueVolume:
     distance: np.ndarray
     counts: np.ndarray
     ventricle: np.ndarray
+    frame: BrainFrame
 
 
 def load_tissue_volume(path: str | Path) -> TissueVolume:
@@ -83,7 +86,13 @@ def load_tissue_volume(path: str | Path) -> TissueVolume:
     counts = np.bincount(pairs.ravel(), minlength=(_LARGEST_DEPTH + 1) * n_tissues)
     ventricle = distance_to_ventricles(np.isin(labels[box], _LATERAL_VENTRICLES))
     return TissueVolume(
-        Path(path).name, tissue[box], distance, counts.reshape(-1, n_tissues), ventricle
+        Path(path).name,
+        tissue[box],
+        distance,
+        counts.reshape(-1, n_tissues),
+        ventricle,
+        # With the fluid that brain extraction leaves around it.
+        BrainFrame.of(distance <= 3),
     )
 
 
@@ -183,18 +192,44 @@ def render_random(rng: np.random.Generator, subject: Subject) -> np.ndarray:
     return np.where(subject.mask, image, 0).astype(np.float32)
 
 
+def draw_matrix(
+    rng: np.random.Generator,
+    *,
+    rotation_deg: float = 15.0,
+    scale: float = 0.12,
+    flip: bool = True,
+) -> np.ndarray:
+    """Draw what turns a position in a cube into one in the volume that it is cut out of.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    rotation_deg, scale : float
+        Largest rotation about each axis, largest relative change of size.
+    flip : bool
+        Whether left and right are exchanged half of the time.
+
+    Returns
+    -------
+    ndarray, shape (3, 3)
+    """
+    angles = np.deg2rad(rng.uniform(-rotation_deg, rotation_deg, 3))
+    matrix = _rotation(angles) @ np.diag(np.exp(rng.uniform(-scale, scale, 3)))
+    if flip and rng.random() < 0.5:
+        matrix[:, 0] *= -1
+    return matrix
+
+
 def draw_grid(
     rng: np.random.Generator,
     shape: tuple[int, int, int],
     patch: int,
     *,
     centre: np.ndarray,
-    rotation_deg: float = 15.0,
-    scale: float = 0.12,
+    matrix: np.ndarray,
     bend_voxels: float = 3.0,
-    flip: bool = True,
 ) -> torch.Tensor:
-    """Draw the sampling positions of a rotated, scaled, bent and maybe mirrored cube.
+    """Draw the sampling positions of a rotated, scaled and bent cube.
 
     Parameters
     ----------
@@ -204,20 +239,15 @@ def draw_grid(
         Edge of the cube in voxels.
     centre : ndarray, shape (3,)
         Voxel at the centre of the cube.
-    rotation_deg, scale, bend_voxels : float
-        Largest rotation about each axis, largest relative change of size, standard deviation of
-        the smooth displacement.
-    flip : bool
-        Whether left and right are exchanged half of the time.
+    matrix : ndarray, shape (3, 3)
+        Of :func:`draw_matrix`.
+    bend_voxels : float
+        Standard deviation of the smooth displacement.
 
     Returns
     -------
     Tensor of float32, shape (1, patch, patch, patch, 3)
     """
-    angles = np.deg2rad(rng.uniform(-rotation_deg, rotation_deg, 3))
-    matrix = _rotation(angles) @ np.diag(np.exp(rng.uniform(-scale, scale, 3)))
-    if flip and rng.random() < 0.5:
-        matrix[:, 0] *= -1
     axis = torch.arange(patch, dtype=torch.float32) - (patch - 1) / 2
     offsets = torch.stack(torch.meshgrid(axis, axis, axis, indexing='ij'), dim=-1)
     points = offsets @ torch.from_numpy(matrix.T.astype(np.float32))

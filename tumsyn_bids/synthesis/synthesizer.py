@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nb
@@ -15,6 +15,7 @@ from ..errors import ScanError, UsageError
 from ..grids import Grid, resample
 from ..networks.config import N_SIGNALS
 from ..networks.model import LoadedModel, load_model
+from ..place import BrainFrame
 from ..prompt import parse_prompt, render_prompt
 from ..protocols import usual_protocol
 from .conditioning import prompt_tensors, scanner_label
@@ -51,6 +52,8 @@ class EncodedScan:
         The scaled source on ``grid``.
     text : Tensor, shape (1, text_dim), or None
         The embedded prompt of the source, if the encoder wants to know it.
+    frame : BrainFrame or None
+        Where the brain lies in ``grid``, if the network wants to know it.
     """
 
     grid: Grid
@@ -58,6 +61,7 @@ class EncodedScan:
     tiles: list[tuple[tuple[slice, slice, slice], torch.Tensor | None]]
     source: np.ndarray
     text: torch.Tensor | None
+    frame: BrainFrame | None = None
 
 
 class Synthesizer:
@@ -188,8 +192,11 @@ class Synthesizer:
         boxes = tile_boxes(source.shape, self.config.tile, self.config.overlap, self.config.tiling)
         n_features = len(boxes) * source[boxes[0]].size * self.config.encoder.out_dim
         keep = 4 * n_features <= _KEPT_BYTES
-        tiles = [(box, self._features(source[box], text) if keep else None) for box in boxes]
-        return EncodedScan(grid, mask, tiles, source, text)
+        told = self.config.encoder.place or self.config.decoder.place
+        frame = BrainFrame.of(inside_brain) if told else None
+        encoded = EncodedScan(grid, mask, [], source, text, frame)
+        tiles = [(box, self._features(encoded, box) if keep else None) for box in boxes]
+        return replace(encoded, tiles=tiles)
 
     def decode(self, encoded: EncodedScan, prompt: str, grid: Grid) -> np.ndarray:
         """Synthesise an image.
@@ -245,13 +252,22 @@ class Synthesizer:
         return whole.cropped(first, last - first), brain.size
 
     @torch.inference_mode()
-    def _features(self, source: np.ndarray, text: torch.Tensor | None) -> torch.Tensor:
+    def _features(self, encoded: EncodedScan, box) -> torch.Tensor:
+        source, place = encoded.source[box], None
+        if encoded.frame is not None:
+            first = [part.start for part in box]
+            places = encoded.frame.places(first, source.shape)
+            place = torch.from_numpy(places)[None].to(self.device)
+        return self._encode(source, encoded.text, place)
+
+    @torch.inference_mode()
+    def _encode(self, source: np.ndarray, text, place=None) -> torch.Tensor:
         if self.config.axes == 'zyx':
             source = source.transpose(2, 1, 0)
         tensor = torch.from_numpy(np.ascontiguousarray(source))[None, None].to(self.device)
         tensor = tensor.contiguous(memory_format=torch.channels_last_3d)
         with self._autocast():
-            return self._network.synthesis.encoder(tensor, text)
+            return self._network.synthesis.encoder(tensor, text, place)
 
     @torch.inference_mode()
     def _embed(self, prompt: str) -> torch.Tensor:
@@ -285,11 +301,13 @@ class Synthesizer:
             if len(chosen) == 0:
                 continue
             if features is None:
-                features = self._features(encoded.source[box], encoded.text)
+                features = self._features(encoded, box)
             fused = self._fuse(features, text)
             for part in np.array_split(chosen, len(chosen) // self._points_at_once() + 1):
                 share = self._share(points[part], box)
-                values = self._decode_points(fused, points[part], box, text, cell, signals)
+                place = None if encoded.frame is None else encoded.frame.places_of(points[part])
+                told = (text, cell, signals, place)
+                values = self._decode_points(fused, points[part], box, *told)
                 total[part] += share * values
                 weight[part] += share
         return total / weight
@@ -303,7 +321,9 @@ class Synthesizer:
             return np.ones(len(points), dtype=np.float32)
         return blend_weight(points, box)
 
-    def _decode_points(self, features, points, box, text, cell, signals=None) -> np.ndarray:
+    def _decode_points(
+        self, features, points, box, text, cell, signals=None, place=None
+    ) -> np.ndarray:
         first = np.array([part.start for part in box])
         size = np.array([part.stop - part.start for part in box])
         coord = ((points - first) * 2 + 1) / size - 1
@@ -312,7 +332,10 @@ class Synthesizer:
         tensor = torch.from_numpy(coord.astype(np.float32))[None].to(self.device)
         sizes = torch.from_numpy(cell.astype(np.float32)).to(self.device)
         with self._autocast():
-            values = self._network.synthesis.imnet(features, tensor, text, sizes, signals)[0]
+            where = None if place is None else torch.from_numpy(place)[None].to(self.device)
+            values = self._network.synthesis.imnet(features, tensor, text, sizes, signals, where)[
+                0
+            ]
         return values.float().cpu().numpy()
 
     def _autocast(self):
@@ -327,7 +350,7 @@ class Synthesizer:
         points = generator.uniform(0, 23, (512, 3))
         outcomes = []
         for self.half in (False, True):
-            features = self._fuse(self._features(source / source.max(), text), text)
+            features = self._fuse(self._encode(source / source.max(), text), text)
             box = (slice(0, 24),) * 3
             with torch.inference_mode():
                 outcomes.append(self._decode_points(features, points, box, text, np.ones(3)))

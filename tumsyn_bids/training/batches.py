@@ -18,6 +18,7 @@ from ..simulation.draw import FAMILIES, draw_acquisition
 from ..simulation.generator import (
     TissueVolume,
     draw_grid,
+    draw_matrix,
     draw_subject,
     load_tissue_volume,
     render,
@@ -109,8 +110,7 @@ def _acquired(rng, person: PairedSubject, contrast: str, size: int):
         image.shape,
         2 * size,
         centre=_middle(image.shape),
-        rotation_deg=10,
-        scale=0.08,
+        matrix=draw_matrix(rng, rotation_deg=10, scale=0.08),
         bend_voxels=2.0,
     )
     return sample_image(image, grid), person.acquisition(contrast)
@@ -118,7 +118,7 @@ def _acquired(rng, person: PairedSubject, contrast: str, size: int):
 
 def _simulated(rng, volume: TissueVolume, size: int, family: int, field: float):
     shape = volume.tissue.shape
-    grid = draw_grid(rng, shape, 2 * size, centre=_middle(shape))
+    grid = draw_grid(rng, shape, 2 * size, centre=_middle(shape), matrix=draw_matrix(rng))
     wanted = draw_acquisition(rng, FAMILIES[family].contrast, family=FAMILIES[family]).replace(
         field_strength=field
     )

@@ -15,7 +15,7 @@ from ..networks.config import TextConfig
 from ..networks.decoder import make_coord
 from ..networks.model import Model
 from ..prompt import render_prompt
-from ..simulation.generator import draw_grid, sample_image
+from ..simulation.generator import draw_grid, draw_matrix, sample_image
 from ..synthesis.conditioning import prompt_tensors
 from .people import PairedSubject
 from .samples import simulated_sample
@@ -122,7 +122,8 @@ def _pair(rng, volumes, people: list[PairedSubject], fine: int):
 def _real_pair(rng, people: list[PairedSubject], fine: int):
     subject = people[rng.integers(len(people))]
     inside = np.argwhere(subject.mask)
-    grid = draw_grid(rng, subject.mask.shape, fine, centre=inside[rng.integers(len(inside))])
+    centre = inside[rng.integers(len(inside))]
+    grid = draw_grid(rng, subject.mask.shape, fine, centre=centre, matrix=draw_matrix(rng))
     names = [str(name) for name in rng.choice(sorted(subject.images), 2, replace=False)]
     images = np.stack([sample_image(subject.images[name], grid) for name in names])
     return images.astype(np.float32), [render_prompt(subject.acquisition(name)) for name in names]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -21,6 +22,7 @@ from ..bids.participants import People
 from ..errors import UsageError
 from ..grids import Grid, resample
 from ..physics.recontrast import class_means, tissue_shares
+from ..place import BrainFrame
 from ..simulation.lesions import distance_to_ventricles
 from .corruption import BRIGHTEST
 
@@ -67,6 +69,11 @@ class PairedSubject:
     ventricle: np.ndarray | None = None
     shares: np.ndarray | None = None
     means: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @cached_property
+    def frame(self) -> BrainFrame:
+        """Where the brain lies in the volume."""
+        return BrainFrame.of(self.mask)
 
     def acquisition(self, name: str) -> Acquisition:
         """Return all that is known of an image: its protocol, the person, the voxels."""

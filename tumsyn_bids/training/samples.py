@@ -11,6 +11,7 @@ from scipy import ndimage
 from ..acquisition import CONTRASTS, FIELDS, Acquisition
 from ..physics.expected import share_of
 from ..physics.recontrast import BASES, recontrast
+from ..place import BrainFrame
 from ..prompt import render_prompt
 from ..protocols import default_protocol
 from ..simulation.draw import draw_acquisition
@@ -18,6 +19,7 @@ from ..simulation.generator import (
     TISSUE_NAMES,
     TissueVolume,
     draw_grid,
+    draw_matrix,
     draw_subject,
     render,
     render_random,
@@ -47,6 +49,8 @@ RECONTRASTED_SHARE = 0.2
 #: Fewer people cannot teach what age and sex do: what they look like would be learned as what
 #: their ages look like. The fewer there are, the more often a prompt states another age and sex.
 FEW_PEOPLE = 50
+#: Standard deviation of what places are off by, in standard deviations of the brain: masks differ.
+PLACE_ERROR = 0.05
 _SHARE_OF = np.array([share_of(name) for name in TISSUE_NAMES])
 
 
@@ -67,6 +71,8 @@ class Sample:
     tissue : ndarray of int64, shape (X, Y, Z), optional
         Place in :data:`~tumsyn_bids.physics.expected.BRAIN_SHARES` of the tissue of each voxel of
         the source, ``UNKNOWN_TISSUE`` outside the mask; only of what is simulated.
+    place : ndarray of float32, shape (3, X, Y, Z)
+        Of the voxels of the source in the brain (:mod:`tumsyn_bids.place`).
     """
 
     source: np.ndarray
@@ -75,6 +81,7 @@ class Sample:
     prompts: tuple[str, ...]
     source_prompt: str
     acquisitions: tuple[Acquisition, ...]
+    place: np.ndarray
     tissue: np.ndarray | None = None
 
 
@@ -83,7 +90,8 @@ def simulated_sample(
 ) -> Sample:
     """Draw a sample from an anatomy and the sequence equations."""
     volume = volumes[rng.integers(len(volumes))]
-    grid = draw_grid(rng, volume.tissue.shape, patch, centre=_centre(rng, volume.distance == 0))
+    centre, matrix = _centre(rng, volume.distance == 0), draw_matrix(rng)
+    grid = draw_grid(rng, volume.tissue.shape, patch, centre=centre, matrix=matrix)
     subject = draw_subject(rng, volume, grid)
     person = Acquisition(age=float(round(rng.uniform(4, 90))), sex=str(rng.choice(['M', 'F'])))
     names = _draw_contrasts(rng, list(CONTRASTS), 1 + n_targets)
@@ -110,6 +118,7 @@ def simulated_sample(
         prompts=tuple(render_prompt(forget_fields(rng, acq)) for acq in acquisitions[1:]),
         source_prompt=_source_prompt(rng, source_acquisition),
         acquisitions=tuple(acquisitions[1:]),
+        place=_places(rng, volume.frame.seen_from(matrix, centre), patch),
         tissue=np.where(subject.mask, _SHARE_OF[subject.tissue], UNKNOWN_TISSUE),
     )
 
@@ -125,15 +134,9 @@ def real_sample(
     beside the simulation, what the parameters do.
     """
     subject = subjects[rng.integers(len(subjects))]
-    grid = draw_grid(
-        rng,
-        subject.mask.shape,
-        patch,
-        centre=_centre(rng, subject.mask),
-        rotation_deg=10,
-        scale=0.08,
-        bend_voxels=2.0,
-    )
+    centre = _centre(rng, subject.mask)
+    matrix = draw_matrix(rng, rotation_deg=10, scale=0.08)
+    grid = draw_grid(rng, subject.mask.shape, patch, centre=centre, matrix=matrix, bend_voxels=2.0)
     mask = sample_image(subject.mask, grid) > 0.5
     if subject.shares is not None and rng.random() < RECONTRASTED_SHARE:
         images, acquisitions = _recontrasted(rng, subject, grid, 1 + n_targets)
@@ -156,6 +159,7 @@ def real_sample(
         prompts=tuple(render_prompt(forget_fields(rng, acquisition)) for acquisition in wanted),
         source_prompt=_source_prompt(rng, shown),
         acquisitions=tuple(wanted),
+        place=_places(rng, subject.frame.seen_from(matrix, centre), patch),
     )
 
 
@@ -224,6 +228,15 @@ def _draw_contrasts(rng, names: list[str], count: int) -> list[str]:
     return [
         names[i] for i in rng.choice(len(names), count, replace=False, p=weights / weights.sum())
     ]
+
+
+def _places(rng, frame: BrainFrame, patch: int) -> np.ndarray:
+    """Return the places of a patch, as if the brain had been cut out a little differently."""
+    spread = np.sqrt(np.diag(frame.covariance))
+    centre = frame.centre + PLACE_ERROR * spread * rng.standard_normal(3)
+    larger = np.exp(PLACE_ERROR * rng.standard_normal(3))
+    covariance = frame.covariance * np.outer(larger, larger)
+    return BrainFrame(centre, covariance).places([-(patch - 1) / 2] * 3, [patch] * 3)
 
 
 def _centre(rng, inside: np.ndarray) -> np.ndarray:

@@ -54,45 +54,83 @@ def step_prompts(
     return *prompt_tensors([*usual, source], config.text), torch.from_numpy(signals)
 
 
+def without_margin(volume, margin: int):
+    """Leave out voxels along both ends of the last three axes of an array or a tensor."""
+    kept = slice(margin, -margin or None)
+    return volume[..., kept, kept, kept]
+
+
 class Step(nn.Module):
-    """One source patch, encoded once, and its targets decoded from it."""
+    """Source patches, encoded at once, and the targets decoded from each.
 
-    def __init__(self, model: Model):
+    Parameters
+    ----------
+    model : Model
+    margin : int
+        Voxels along the border of a patch that are encoded but not decoded: half of what they
+        would be told from lies outside.
+    """
+
+    def __init__(self, model: Model, margin: int = 0):
         super().__init__()
-        self.model = model
+        self.model, self.margin = model, margin
 
-    def forward(self, source, ids, numbers, signals, coord) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the targets, and what each voxel of the source is taken for.
+    def forward(self, sources, places, told) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Return the targets of each source, and what each of its voxels is taken for.
 
         Parameters
         ----------
-        source : Tensor, shape (1, 1, X, Y, Z)
-        ids, numbers, signals : Tensor
-            Of :func:`step_prompts`.
-        coord : Tensor, shape (1, X * Y * Z, 3), or None
-            Where to answer; at the voxels if not given.
+        sources : Tensor, shape (B, 1, X, Y, Z)
+        places : Tensor, shape (B, 3, X, Y, Z)
+            Of their voxels in the brain.
+        told : sequence of (ids, numbers, signals, coord), length B
+            Of :func:`step_prompts`; ``coord``, shape (1, X, Y, Z, 3) without the margin, is where
+            to answer, at the voxels if ``None``.
 
         Returns
         -------
-        images : Tensor, shape (1, T, X, Y, Z)
-        shares : Tensor, shape (X * Y * Z, N_SIGNALS + 1), or None
-            Logits of the shares that the decoder mixes for the first target.
+        list of (images, shares), length B
+            Images of shape (1, T, X, Y, Z) without the margin; logits of the shares that the
+            decoder mixes for the first target, shape (X * Y * Z, N_SIGNALS + 1), or ``None``
+            where it mixes none.
         """
-        text = self.model.prompt(ids, numbers)
         network = self.model.synthesis
-        features = network.encoder(source, text[-1:])
+        texts = [self.model.prompt(ids, numbers) for ids, numbers, *_ in told]
+        shown = torch.cat([text[-1:] for text in texts])
+        features = network.encoder(sources, shown, places)
+        return [
+            self._decoded(features[index][None], places[index][None], text[:-1], signals, coord)
+            for index, (text, (*_, signals, coord)) in enumerate(zip(texts, told, strict=True))
+        ]
+
+    def _decoded(self, features, places, texts, signals, coord):
+        network = self.model.synthesis
+        inner_places = without_margin(places, self.margin)
         images, shares = [], None
-        for place, row in enumerate(text[:-1]):
-            mixed = None if signals is None else signals[place][None]
-            fused = network.fusion(features, row[None])
-            if place == 0 and network.imnet.shares is not None:
-                shares = network.imnet.shares(fused[0].flatten(1).T)
+        for index, row in enumerate(texts):
+            text, mixed = row[None], None if signals is None else signals[index][None]
+            fused = network.fusion(features, text)
+            inner = without_margin(fused, self.margin)
+            if index == 0 and network.imnet.shares is not None:
+                flat = (volume.flatten(2).transpose(1, 2) for volume in (inner, inner_places))
+                shares = network.imnet.share_logits(*flat)[0]
             if coord is None:
-                images.append(network.imnet.on_grid(fused, row[None], signals=mixed))
+                images.append(
+                    network.imnet.on_grid(inner, text, signals=mixed, place=inner_places)
+                )
             else:
-                answer = network.imnet(fused, coord, row[None], signals=mixed)
-                images.append(answer.reshape(1, *source.shape[2:]))
+                points = coord.flatten(1, 3)
+                place = sample_places(places, points)
+                answer = network.imnet(fused, points, text, signals=mixed, place=place)
+                images.append(answer.reshape(coord.shape[:-1]))
         return torch.stack(images, dim=1), shares
+
+
+def sample_places(places: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Interpolate places, shape (1, 3, X, Y, Z), at points, (1, K, 3) in [-1, 1]: (1, K, 3)."""
+    grid = points.flip(-1)[:, :, None, None]
+    found = F.grid_sample(places, grid, padding_mode='border', align_corners=False)
+    return found[:, :, :, 0, 0].transpose(1, 2)
 
 
 def tissue_loss(shares: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:

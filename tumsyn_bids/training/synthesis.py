@@ -40,7 +40,7 @@ from .samples import (
     to_tensors,
 )
 from .splits import is_excluded, keep_apart
-from .step import Step, step_prompts, tissue_loss
+from .step import Step, step_prompts, tissue_loss, without_margin
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,13 @@ class TrainingSettings:
         Edge of a patch in voxels of 1 mm.
     large_patch, large_share : int, float
         Edge of the larger patches, which bring context, and the part of the steps they take.
+    batch : int
+        Patches per step and process. One alone is slow: on CPUs, PyTorch hands convolutions
+        of a small single sample to its slowest implementation.
+    margin : int
+        Voxels along the border of a patch that are not decoded.
     n_targets : int
-        Targets decoded from each encoded source.
+        Most targets decoded from each encoded source.
     real_share : float
         Part of the steps that take a real person, if there are any.
     tissue_weight : float
@@ -75,13 +80,15 @@ class TrainingSettings:
 
     config: str = 'embedded'
     steps: int = 4000
-    patch: int = 32
-    large_patch: int = 48
-    large_share: float = 0.25
-    n_targets: int = 2
+    patch: int = 48
+    large_patch: int = 64
+    large_share: float = 0.2
+    batch: int = 2
+    margin: int = 4
+    n_targets: int = 3
     real_share: float = 0.8
     tissue_weight: float = 0.1
-    off_grid_share: float = 0.15
+    off_grid_share: float = 0.08
     learning_rate: float = 5e-4
     warm_up: int = 200
     ema: float = 0.999
@@ -258,7 +265,7 @@ class _Run:
 
     def module(self, model: Model) -> nn.Module:
         """Return what is called with a sample."""
-        return Step(model)
+        return Step(model, self.settings.margin)
 
     def validation_loss(self, volumes, people) -> float:
         """Return the loss of the averaged weights on always the same samples of other people."""
@@ -276,26 +283,39 @@ class _Run:
         return torch.optim.AdamW(weights, lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
 
     def draw(self, rng: np.random.Generator) -> tuple:
-        """Return source, targets, mask, the prompts' tensors, and coordinates off the grid."""
-        sample = self._sample(rng)
-        coord = None
+        """Return sources, places, what the network is told of each, and what is right."""
+        large = rng.random() < self.settings.large_share
+        patch = self.settings.large_patch if large else self.settings.patch
+        items = [self._item(rng, patch) for _ in range(self.settings.batch)]
+        sources, places, told, truth = zip(*items, strict=True)
+        sources = torch.cat(sources).contiguous(memory_format=torch.channels_last_3d)
+        return sources, torch.cat(places), list(told), list(truth)
+
+    def _item(self, rng, patch: int):
+        sample = self._sample(rng, patch)
+        coord, margin = None, self.settings.margin
         if rng.random() < self.settings.off_grid_share:
             sample, offset = off_grid(rng, sample)
             shape = sample.source.shape
             step = torch.tensor([2 * d / n for d, n in zip(offset, shape, strict=True)])
-            coord = (make_coord(shape) + step.float())[None]
-        source, targets, mask = to_tensors(sample)
-        source = source.contiguous(memory_format=torch.channels_last_3d)
-        told = (sample.prompts, sample.source_prompt, sample.acquisitions)
-        prompts = step_prompts(*told, self.config)
-        tissue = None if sample.tissue is None else torch.from_numpy(sample.tissue)[None]
-        return source, targets, mask, *prompts, coord, tissue
+            coord = (make_coord(shape) + step.float()).reshape(1, *shape, 3)
+            coord = without_margin(coord.movedim(-1, 1), margin).movedim(1, -1)
+        source, *truth = to_tensors(sample)
+        prompts = step_prompts(
+            sample.prompts, sample.source_prompt, sample.acquisitions, self.config
+        )
+        truth.append(None if sample.tissue is None else torch.from_numpy(sample.tissue)[None])
+        truth = [None if item is None else without_margin(item, margin) for item in truth]
+        place = torch.from_numpy(sample.place)[None]
+        return source, place, (*prompts, coord), truth
 
-    def loss(
-        self, step, source, targets, mask, ids, numbers, signals, coord, tissue
-    ) -> torch.Tensor:
-        """Return how far the prediction is from the targets."""
-        images, shares = step(source, ids, numbers, signals, coord)
+    def loss(self, step, sources, places, told, truth) -> torch.Tensor:
+        """Return how far the predictions are from the targets, on average."""
+        made = step(sources, places, told)
+        return sum(map(self._sample_loss, made, truth)) / len(truth)
+
+    def _sample_loss(self, made, truth) -> torch.Tensor:
+        (images, shares), (targets, mask, tissue) = made, truth
         loss = synthesis_loss(images.float(), targets, mask)
         if tissue is None or shares is None:
             return loss
@@ -309,12 +329,10 @@ class _Run:
         cosine = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
         return self.settings.learning_rate * warm_up * cosine
 
-    def _sample(self, rng):
+    def _sample(self, rng, patch: int):
         people, volumes = self.people, self.volumes
         real = bool(people) and (not volumes or rng.random() < self.settings.real_share)
         draw, anatomies = (real_sample, people) if real else (simulated_sample, volumes)
-        large = rng.random() < self.settings.large_share
-        patch = self.settings.large_patch if large else self.settings.patch
         return draw(rng, anatomies, patch=patch, n_targets=self.settings.n_targets)
 
 
