@@ -1,9 +1,10 @@
 """Does the prompt mean what it says? Sweep its parameters and compare with the sequence equations.
 
 A T1w of a simulated person is made from a label map that the model has not seen. From it each
-target contrast is synthesized with one parameter of the prompt moved through its range, all others
-at the default protocol. Of each image the mean of every tissue is taken, relative to that of white
-matter, in the synthetic image and in the one that the equations give for the same person.
+target contrast is synthesized, in the axial slab that holds the deep grey matter, with one
+parameter of the prompt moved through its range, all others at the default protocol. Of each
+image the median of every tissue is taken, relative to that of white matter, in the synthetic image
+and in the one that the equations give for the same person.
 
 Printed for each sweep, over all tissues and values: the correlation of these ratios (``level``),
 that of their changes along the sweep (``change``), how large the synthetic changes are for true
@@ -77,8 +78,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run all sweeps; 1 if the changes of one correlate by less than 0.9."""
     options = _parser().parse_args(argv)
     started = time.perf_counter()
-    subject = middle_slab(options.labelmap, options.slab)
-    rows = [sweep_row(subject, *sweep, means) for sweep, means in _synthesize(options, subject)]
+    person, slab = whole_person(options.labelmap, options.slab)
+    subject = part_of(person, slab)
+    rows = [
+        sweep_row(subject, *sweep, means) for sweep, means in _synthesize(options, person, slab)
+    ]
     for row in rows:
         sys.stdout.write(
             f'{row["contrast"]:8} {row["parameter"]:16} level {row["level"]:6.3f}  change '
@@ -92,23 +96,35 @@ def main(argv: list[str] | None = None) -> int:
     return int(any(row['change'] < 0.9 for row in rows))
 
 
-def middle_slab(labelmap: Path, thickness: int) -> Subject:
-    """Return the axial slab of a label map that holds the deep grey matter, without any noise."""
+def whole_person(labelmap: Path, thickness: int) -> tuple[Subject, tuple[slice, ...]]:
+    """Return the person of a label map, without any noise, and where the deep grey matter is."""
     volume = load_tissue_volume(labelmap)
     thalamus = np.argwhere(volume.tissue == TISSUE_NAMES.index('thalamus'))
     first = max(int(thalamus[:, 2].mean()) - thickness // 2, 0)
     slab = (slice(None), slice(None), slice(first, first + thickness))
-    tissue, n_tissues = volume.tissue[slab], len(TISSUE_NAMES)
+    tissue, n_tissues = volume.tissue, len(TISSUE_NAMES)
     keys = ('t1', 't2', 't2star', 'pd')
     outside = [TISSUE_NAMES.index(name) for name in OUTSIDE_BRAIN]
-    mask = (volume.distance[slab] <= 3) & ~np.isin(tissue, outside)
+    mask = (volume.distance <= 3) & ~np.isin(tissue, outside)
     fractions = np.bincount(tissue[mask], minlength=n_tissues) / mask.sum()
-    return Subject(
+    person = Subject(
         tissue,
         mask,
         {key: np.ones(n_tissues) for key in keys},
         {key: np.ones(tissue.shape, np.float32) for key in keys},
         fractions,
+    )
+    return person, slab
+
+
+def part_of(person: Subject, box: tuple[slice, ...]) -> Subject:
+    """Return the part of a person inside a box, as bright as in the whole brain."""
+    return Subject(
+        person.tissue[box],
+        person.mask[box],
+        person.factors,
+        {key: values[box] for key, values in person.texture.items()},
+        person.fractions,
     )
 
 
@@ -125,18 +141,20 @@ def _protocol(contrast: str, changes: dict) -> Acquisition:
     return default_protocol(contrast, 3.0).replace(**PERSON, **changes)
 
 
-def _synthesize(options, subject: Subject):
+def _synthesize(options, person: Subject, slab: tuple[slice, ...]):
+    subject = part_of(person, slab)
     affine = np.eye(4)
     rng = np.random.default_rng(0)
     known = _protocol('T1w', {})
-    source = render(subject, known) + 0.02 * rng.standard_normal(subject.mask.shape)
-    image = nb.Nifti1Image(np.where(subject.mask, source, 0).astype(np.float32), affine)
-    mask = nb.Nifti1Image(subject.mask.astype(np.uint8), affine)
+    source = render(person, known) + 0.02 * rng.standard_normal(person.mask.shape)
+    image = nb.Nifti1Image(np.where(person.mask, source, 0).astype(np.float32), affine)
+    mask = nb.Nifti1Image(person.mask.astype(np.uint8), affine)
+    grid = Grid.of(image).cropped([part.start or 0 for part in slab], subject.mask.shape)
     synthesizer = Synthesizer.load(options.model, device=options.device)
     encoded = synthesizer.encode(image, mask=mask, acquisition=known)
 
     def ratios(acquisition: Acquisition) -> np.ndarray:
-        made = synthesizer.decode(encoded, render_prompt(acquisition), Grid.of(image))
+        made = synthesizer.decode(encoded, render_prompt(acquisition), grid)
         return tissue_ratios(made, subject)
 
     for contrast, parameter, values, others in SWEEPS:
@@ -200,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('labelmap', type=Path, help='label map with FreeSurfer numbers, 1 mm')
     parser.add_argument('--model', default='embedded', help='"embedded" or a path')
     parser.add_argument('--device', default='auto')
-    parser.add_argument('--slab', type=int, default=48, help='thickness in mm that is simulated')
+    parser.add_argument('--slab', type=int, default=48, help='thickness in mm that is looked at')
     parser.add_argument('--json', type=Path, help='also write all figures to this file')
     parser.add_argument('--figure', type=Path, help='also draw the sweeps (PNG)')
     return parser

@@ -279,3 +279,10 @@ def test_each_process_and_sample_draws_its_own_numbers(tmp_path):
 
     engine.train(2, draw, lambda m, x: m(x).sum(), seed=0, learning_rate=lambda step: 0.1)
     assert len(np.unique(drawn)) == 6
+
+
+@pytest.mark.parametrize(('has', 'precision'), [(True, 'bf16-mixed'), (False, '32-true')])
+def test_precision_is_what_the_device_computes_in(tmp_path, monkeypatch, has, precision):
+    monkeypatch.setattr('tumsyn_bids.training.engine.has_bfloat16', lambda device: has)
+    engine = Engine(tmp_path, EngineSettings('cpu'))
+    assert engine.fabric.strategy.precision.precision == precision

@@ -133,9 +133,9 @@ def _add_run(parser) -> None:
     parser.add_argument('--nodes', type=whole_number(1), default=1, help='default: 1')
     parser.add_argument(
         '--precision',
-        choices=('32-true', 'bf16-mixed', '16-mixed'),
-        default='bf16-mixed',
-        help='default: bf16-mixed',
+        choices=('auto', '32-true', 'bf16-mixed', '16-mixed'),
+        default='auto',
+        help='default: bf16-mixed where the device computes in it, else 32-true',
     )
     parser.add_argument(
         '--accumulate', type=whole_number(1), default=1, help='samples per step and process'

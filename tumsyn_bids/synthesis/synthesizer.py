@@ -14,6 +14,7 @@ from ..acquisition import Acquisition
 from ..errors import ScanError, UsageError
 from ..grids import Grid, resample
 from ..networks.config import N_SIGNALS
+from ..networks.hardware import has_bfloat16
 from ..networks.model import LoadedModel, load_model
 from ..place import BrainFrame
 from ..prompt import parse_prompt, render_prompt
@@ -342,7 +343,7 @@ class Synthesizer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
     def _half_is_safe(self) -> bool:
-        if not _has_bfloat16(self.device):
+        if not has_bfloat16(self.device):
             return False
         generator = np.random.default_rng(0)
         source = ndimage.gaussian_filter(generator.random((24, 24, 24)), 1).astype(np.float32)
@@ -384,12 +385,6 @@ def find_device(device: str) -> torch.device:
             remedy='Use --device auto or cpu; in a container, start it with --gpus all or --nv',
         )
     return chosen
-
-
-def _has_bfloat16(device: torch.device) -> bool:
-    if device.type == 'cuda':
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported()
 
 
 def _sub_voxels(ratio: np.ndarray) -> np.ndarray:

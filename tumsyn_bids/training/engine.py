@@ -19,6 +19,7 @@ from torch import nn
 
 from ..errors import UsageError
 from ..files import staged
+from ..networks.hardware import has_bfloat16
 from ..networks.weights import misfit
 
 LOGGER = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ class EngineSettings:
     devices, nodes : int
         Processes per node and nodes. Under ``torchrun`` or SLURM as many as were started.
     precision : str
-        ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+        ``32-true``, ``bf16-mixed`` or ``16-mixed``; ``auto`` is ``bf16-mixed`` where the device
+        computes in it, which others only emulate, and ``32-true`` elsewhere.
     accumulate : int
         Samples whose gradients are added up for one step of the optimiser.
     clip : float
@@ -54,7 +56,7 @@ class EngineSettings:
     accelerator: str = 'auto'
     devices: int = 1
     nodes: int = 1
-    precision: str = 'bf16-mixed'
+    precision: str = 'auto'
     accumulate: int = 1
     clip: float = 1.0
     save_every_s: float = 180.0
@@ -351,6 +353,13 @@ def _append(path: Path, header: str, line: str) -> None:
         stream.write(f'{header}\n{line}\n' if new else f'{line}\n')
 
 
+def _precision(settings: EngineSettings) -> str:
+    if settings.precision != 'auto':
+        return settings.precision
+    gpu = settings.accelerator != 'cpu' and torch.cuda.is_available()
+    return 'bf16-mixed' if has_bfloat16(torch.device('cuda' if gpu else 'cpu')) else '32-true'
+
+
 def _fabric(settings: EngineSettings):
     try:
         from lightning_fabric import Fabric
@@ -364,7 +373,7 @@ def _fabric(settings: EngineSettings):
             accelerator=settings.accelerator,
             devices=settings.devices,
             num_nodes=settings.nodes,
-            precision=settings.precision,
+            precision=_precision(settings),
         )
     except (RuntimeError, ValueError) as error:
         raise UsageError(

@@ -232,9 +232,11 @@ def _draw_contrasts(rng, names: list[str], count: int) -> list[str]:
 
 def _places(rng, frame: BrainFrame, patch: int) -> np.ndarray:
     """Return the places of a patch, as if the brain had been cut out a little differently."""
+    # Now and then by far: a field of view may hold a part of the brain only.
+    error = PLACE_ERROR * (5 if rng.random() < 0.1 else 1)
     spread = np.sqrt(np.diag(frame.covariance))
-    centre = frame.centre + PLACE_ERROR * spread * rng.standard_normal(3)
-    larger = np.exp(PLACE_ERROR * rng.standard_normal(3))
+    centre = frame.centre + error * spread * rng.standard_normal(3)
+    larger = np.exp(error * rng.standard_normal(3))
     covariance = frame.covariance * np.outer(larger, larger)
     return BrainFrame(centre, covariance).places([-(patch - 1) / 2] * 3, [patch] * 3)
 
