@@ -97,13 +97,15 @@ def _add_synthesis(parser) -> None:
     )
     parser.add_argument(
         '--recipe',
-        choices=('embedded', 'paper'),
+        choices=('embedded', 'decoder', 'paper'),
         default='embedded',
-        help="of the embedded model, or the paper's: both directions, any up-sampling, points",
+        help='of the embedded model; its decoder alone, on top of --from, in minutes; or '
+        "the paper's: both directions, any up-sampling, points",
     )
     parser.add_argument('--batch', type=whole_number(1), help="of the paper's recipe (16)")
     parser.add_argument('--points', type=whole_number(1), help="of the paper's recipe (8000)")
     option(parser, '--learning-rate', type=float, help='at its peak (5e-4; paper: 1e-4)')
+    option(parser, '--real-share', type=float, help='part of the samples of real people (0.8)')
     parser.add_argument(
         '--from',
         dest='start',
@@ -212,15 +214,22 @@ def _run_text_image(args: argparse.Namespace) -> int:
 
 
 def _recipe(args: argparse.Namespace):
+    from ..training.decoding import DecoderRecipe
     from ..training.paper import PaperRecipe
 
     if args.recipe == 'paper':
         return PaperRecipe(**_given(args, 'batch', 'points', 'learning_rate'))
+    if args.recipe == 'decoder' and args.start is None:
+        raise UsageError(
+            'the decoder needs an encoder that has been trained',
+            field='--recipe decoder',
+            remedy='Name a model with --from',
+        )
     given = _given(args, 'batch', 'points')
     if given:
         names = ', '.join('--' + name for name in given)
         raise UsageError('goes with --recipe paper', field=names)
-    return None
+    return DecoderRecipe() if args.recipe == 'decoder' else None
 
 
 def _run_synthesis(args: argparse.Namespace) -> int:
@@ -232,7 +241,7 @@ def _run_synthesis(args: argparse.Namespace) -> int:
             field='--config',
             remedy='Leave out --config or --from',
         )
-    names = ('config',) if args.recipe == 'paper' else ('config', 'learning_rate')
+    names = ('config',) if args.recipe == 'paper' else ('config', 'learning_rate', 'real_share')
     path = train_synthesis(
         args.out,
         labelmaps=args.labelmaps,

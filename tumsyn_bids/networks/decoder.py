@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from .config import N_SIGNALS, DecoderConfig
 from .places import PLACE_WIDTH, PlaceEmbedding
 
-#: Width of the layer that reads tissues from features and place together.
-_HIDDEN_OF_SHARES = 64
+#: Width of the layers that read tissues from features and place together.
+_HIDDEN_OF_SHARES = 128
 
 
 def make_coord(shape, *, device=None) -> torch.Tensor:
@@ -61,6 +61,8 @@ class ImplicitDecoder(nn.Module):
         if config.mixing and config.place:
             self.placed_shares = nn.Sequential(
                 nn.Linear(dim + n_place, _HIDDEN_OF_SHARES),
+                nn.ReLU(),
+                nn.Linear(_HIDDEN_OF_SHARES, _HIDDEN_OF_SHARES),
                 nn.ReLU(),
                 nn.Linear(_HIDDEN_OF_SHARES, N_SIGNALS + 1),
             )
@@ -127,13 +129,31 @@ class ImplicitDecoder(nn.Module):
         """
         batch, dim, *shape = features.shape
         points = features.permute(0, 2, 3, 4, 1).reshape(batch, -1, dim)
+        place = None if place is None else place.flatten(2).transpose(1, 2)
         if self.relative:
-            position = torch.zeros(1, 1, 3, device=features.device)
+            values = self.at_voxels(points, text, cell, signals, place)
         else:
             position = make_coord(shape, device=features.device)[None]
-        position = self._with_cell(position.expand(batch, points.shape[1], 3), cell)
-        place = None if place is None else place.flatten(2).transpose(1, 2)
-        return self._mlp(points, position, text, signals, place).reshape(batch, *shape)
+            position = self._with_cell(position.expand(batch, points.shape[1], 3), cell)
+            values = self._mlp(points, position, text, signals, place)
+        return values.reshape(batch, *shape)
+
+    def at_voxels(self, points, text, cell=None, signals=None, place=None) -> torch.Tensor:
+        """Decode features of voxels at the voxels' centres; only with relative coordinates.
+
+        Parameters
+        ----------
+        points : Tensor, shape (B, K, C)
+            Features.
+        text, cell, signals, place
+            As :meth:`forward` takes them.
+
+        Returns
+        -------
+        Tensor, shape (B, K)
+        """
+        position = self._with_cell(points.new_zeros(*points.shape[:2], 3), cell)
+        return self._mlp(points, position, text, signals, place)
 
     def share_logits(self, points, place=None) -> torch.Tensor:
         """Return the logits of the shares of the tissues; only with ``config.mixing``.

@@ -10,8 +10,8 @@ from torch import nn
 #: Channels of an embedded place.
 PLACE_WIDTH = 32
 #: Sines and cosines of a place: the slowest goes once through its period in eight standard
-#: deviations, farther than a brain reaches.
-_FREQUENCIES = (math.pi / 4, math.pi / 2, math.pi)
+#: deviations, farther than a brain reaches; the fastest in one, some 35 mm.
+_FREQUENCIES = (math.pi / 4, math.pi / 2, math.pi, 2 * math.pi)
 
 
 class PlaceEmbedding(nn.Module):

@@ -71,7 +71,6 @@ def _embedded() -> SynthesisConfig:
             context_widths=(48, 72, 96),
             context_blocks=2,
             conditioned=True,
-            place=True,
         ),
         fusion=FusionConfig(heads=4, attention='multihead', mlp=False, pool=4),
         decoder=DecoderConfig(

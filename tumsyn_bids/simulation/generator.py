@@ -126,7 +126,7 @@ _FOLLOWS_T1 = {'t1': 1.0, 't2': 0.6, 't2star': 0.5, 'pd': 0.25}
 
 
 def draw_subject(
-    rng: np.random.Generator, volume: TissueVolume, grid: torch.Tensor, *, lesions: float = 0.6
+    rng: np.random.Generator, volume: TissueVolume, grid: torch.Tensor, *, lesions: float = 0.3
 ) -> Subject:
     """Cut a patch out of an anatomy and give it tissue properties.
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..acquisition import CONTRASTS, Acquisition
 from ..errors import UsageError
 from ..networks.config import SynthesisConfig, TextConfig
-from ..networks.model import load_model
+from ..networks.model import Model, load_model
 from ..networks.registry import get_config
 from ..networks.store import find_model
 from ..networks.tokenizer import get_tokenizer
 from ..prompt import render_prompt
 from ..simulation.draw import draw_acquisition
 from .conditions import make_condition
+from .initialisation import initialise
 from .people import PairedSubject
 from .samples import forget_fields
 
@@ -76,6 +78,7 @@ def begin(
     text_encoder: str | Path | None = None,
     start: str | Path | None = None,
     frozen: bool = False,
+    tell_place: bool = False,
 ) -> Beginning:
     """Choose configuration and first weights.
 
@@ -91,6 +94,9 @@ def begin(
         Model whose weights are the first ones.
     frozen : bool
         Whether the text encoder of ``start`` is not trained further.
+    tell_place : bool
+        Whether the decoder of ``start``, if it is not told where in the brain it is, is from now
+        on.
 
     Raises
     ------
@@ -114,6 +120,39 @@ def begin(
         )
     model = load_model(find_model(start))
     network = model.network
+    if tell_place:
+        network = with_place(network)
     text = network.prompt.text.state_dict() if frozen else None
     origin = {'version': model.version, 'sha256': model.sha256}
     return Beginning(network.config, text, network.state_dict(), origin)
+
+
+@torch.no_grad()
+def with_place(network: Model) -> Model:
+    """Return a network whose decoder is told where in the brain it is, and answers as before.
+
+    Parameters
+    ----------
+    network : Model
+        Returned as it is if its decoder is told already.
+    """
+    config = network.config
+    if config.decoder.place:
+        return network
+    config = replace(config, decoder=replace(config.decoder, place=True))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        wider = initialise(Model(config))
+    weights = wider.state_dict()
+    for key, value in network.state_dict().items():
+        if weights[key].shape == value.shape:
+            weights[key] = value
+        else:
+            # What is told of the place comes last and counts nothing to begin with.
+            weights[key] = torch.zeros_like(weights[key])
+            weights[key][:, : value.shape[1]] = value
+    wider.load_state_dict(weights)
+    if wider.synthesis.imnet.placed_shares is not None:
+        for parameter in wider.synthesis.imnet.placed_shares[-1].parameters():
+            parameter.zero_()
+    return wider.eval()

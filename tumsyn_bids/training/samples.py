@@ -43,9 +43,11 @@ CONTRAST_WEIGHTS: dict[str, float] = {
 
 
 #: Part of the samples of a real person that get lesions which that person does not have.
-LESION_SHARE = 0.5
+LESION_SHARE = 0.25
 #: Part of the samples of a real person whose images are turned into those of drawn protocols.
 RECONTRASTED_SHARE = 0.2
+#: Part of the samples of a real person whose source is made worse than it is.
+CORRUPTED_SHARE = 0.25
 #: Fewer people cannot teach what age and sex do: what they look like would be learned as what
 #: their ages look like. The fewer there are, the more often a prompt states another age and sex.
 FEW_PEOPLE = 50
@@ -143,7 +145,7 @@ def real_sample(
     else:
         images, acquisitions = _as_acquired(rng, subject, grid, 1 + n_targets)
     source = images[0] * mask
-    if rng.random() < 0.7:
+    if rng.random() < CORRUPTED_SHARE:
         source = corrupt_source(rng, source, mask, strength=0.6)
     person = _stated_person(
         rng, subject, len({other.label.partition('_')[0] for other in subjects})

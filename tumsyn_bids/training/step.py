@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..acquisition import Acquisition
 from ..networks.config import SynthesisConfig
 from ..networks.model import Model
-from ..physics.expected import BRAIN_SHARES, expected_signals
+from ..physics.expected import expected_signals
 from ..prompt import parse_prompt, render_prompt
 from ..protocols import usual_protocol
 from ..synthesis.conditioning import prompt_tensors
@@ -136,8 +136,9 @@ def sample_places(places: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
 def tissue_loss(shares: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
     """Return the cross entropy of the shares with the tissues that voxels are of.
 
-    A tissue weighs as the square root of how rare it is: the deep nuclei, a voxel or two of a
-    hundred, would otherwise be taken for the cortex, which looks much like them.
+    Every voxel weighs the same, so that shares are how probable tissues are: a mixture of their
+    signals is then right on average. Were rare tissues to weigh more, as they do where labels are
+    wanted, a little lesion would be seen in all that looks like it, and grow with the echo time.
 
     Parameters
     ----------
@@ -146,9 +147,4 @@ def tissue_loss(shares: torch.Tensor, tissue: torch.Tensor) -> torch.Tensor:
     tissue : Tensor of int64, shape (1, X, Y, Z)
         :data:`UNKNOWN_TISSUE` where it is not known, in one voxel or more it is.
     """
-    part = torch.tensor(list(BRAIN_SHARES.values()), device=shares.device)
-    # Of the last share, what is no tissue of the brain, no part is known.
-    weight = torch.cat([part.rsqrt() / part.sqrt().sum(), part.new_ones(1)])
-    return F.cross_entropy(
-        shares.float(), tissue.flatten(), weight=weight, ignore_index=UNKNOWN_TISSUE
-    )
+    return F.cross_entropy(shares.float(), tissue.flatten(), ignore_index=UNKNOWN_TISSUE)

@@ -22,6 +22,7 @@ from ..networks.model import Model, save_model
 from ..simulation.draw import training_ranges
 from ..simulation.generator import TissueVolume, load_tissue_volume
 from .beginning import Beginning, begin
+from .decoding import DecoderRecipe, DecoderStep, EncodedVoxels, decoder_loss, encode_voxels
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
 from .losses import synthesis_loss
@@ -87,7 +88,7 @@ class TrainingSettings:
     margin: int = 4
     n_targets: int = 3
     real_share: float = 0.8
-    tissue_weight: float = 0.1
+    tissue_weight: float = 0.5
     off_grid_share: float = 0.08
     learning_rate: float = 5e-4
     warm_up: int = 200
@@ -105,7 +106,7 @@ def train_synthesis(
     exclude: tuple[str, ...] = (),
     settings: TrainingSettings | None = None,
     engine_settings: EngineSettings | None = None,
-    recipe: PaperRecipe | None = None,
+    recipe: PaperRecipe | DecoderRecipe | None = None,
     text_encoder: str | Path | None = None,
     start: str | Path | None = None,
     max_minutes: float | None = None,
@@ -126,8 +127,9 @@ def train_synthesis(
     settings : TrainingSettings
     engine_settings : EngineSettings, optional
         Devices, precision, accumulation; one CPU process if not given.
-    recipe : PaperRecipe, optional
-        Train as the paper does, in the place of the recipe of the embedded model.
+    recipe : PaperRecipe or DecoderRecipe, optional
+        Train as the paper does, or the decoder alone, in the place of the recipe of the embedded
+        model.
     text_encoder : str or path-like, optional
         What is used as it is to read prompts; see
         :func:`~tumsyn_bids.training.conditions.make_condition`.
@@ -157,10 +159,23 @@ def train_synthesis(
         raise UsageError(
             'there is nothing to train on', path=labelmaps, remedy='Give --labelmaps or --pairs'
         )
+    of_paper = isinstance(recipe, PaperRecipe)
     begun = begin(
-        settings.config, people, text_encoder=text_encoder, start=start, frozen=recipe is not None
+        settings.config,
+        people,
+        text_encoder=text_encoder,
+        start=start,
+        frozen=of_paper,
+        tell_place=isinstance(recipe, DecoderRecipe),
     )
-    if begun.config.text.reader == 'table' and (recipe is None or volumes):
+    if isinstance(recipe, DecoderRecipe) and begun.config.decoder.coordinates != 'relative':
+        raise UsageError(
+            'this model decodes a voxel from its position in the patch, and not alone',
+            path=start,
+            field='--recipe decoder',
+            remedy='Train all of it, with another recipe',
+        )
+    if begun.config.text.reader == 'table' and (not of_paper or volumes):
         raise UsageError(
             'simulation and the recipe of the embedded model draw new prompts at each step',
             path=text_encoder or start,
@@ -178,7 +193,7 @@ def train_synthesis(
         'held_out': [item.name for item in kept_volumes] + [item.label for item in kept_people],
     }
     keep_manifest(engine, manifest)
-    kind = _Run if recipe is None else _PaperRun
+    kind = {type(None): _Run, DecoderRecipe: _DecoderRun, PaperRecipe: _PaperRun}[type(recipe)]
     run = kind(settings, engine, volumes, people, begun, recipe)
     run.setup()
     engine.resume()
@@ -224,11 +239,12 @@ def _manifest(
     volumes: list[TissueVolume],
     people: list[PairedSubject],
     exclude: tuple[str, ...],
-    recipe: PaperRecipe | None,
+    recipe: PaperRecipe | DecoderRecipe | None,
 ) -> dict:
+    name = {PaperRecipe: 'paper', DecoderRecipe: 'decoder'}.get(type(recipe))
     return {
         'settings': asdict(settings),
-        'recipe': 'embedded' if recipe is None else {'name': 'paper', **asdict(recipe)},
+        'recipe': 'embedded' if recipe is None else {'name': name, **asdict(recipe)},
         'labelmaps': [volume.name for volume in volumes],
         'people': {person.label: sorted(person.images) for person in people},
         'excluded': list(exclude),
@@ -334,6 +350,42 @@ class _Run:
         real = bool(people) and (not volumes or rng.random() < self.settings.real_share)
         draw, anatomies = (real_sample, people) if real else (simulated_sample, volumes)
         return draw(rng, anatomies, patch=patch, n_targets=self.settings.n_targets)
+
+
+class _DecoderRun(_Run):
+    """A training run of the decoder alone, on patches that are encoded once."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self._remembered: dict[int, EncodedVoxels] = {}
+        self.model.requires_grad_(False)
+        self.model.synthesis.imnet.requires_grad_(True)
+
+    def module(self, model: Model) -> nn.Module:
+        return DecoderStep(model)
+
+    def draw(self, rng: np.random.Generator) -> tuple:
+        # Which patches a step may see follows from its number, so that a run can be resumed.
+        newest = self.engine.step // self.recipe.reuse
+        oldest = max(newest - self.recipe.memory + 1, 0)
+        for place in [place for place in self._remembered if place < oldest]:
+            del self._remembered[place]
+        places = rng.integers(oldest, newest + 1, self.recipe.batch)
+        return (
+            [self._patch(int(place)).some(rng, self.recipe.voxels_of_step) for place in places],
+        )
+
+    def _patch(self, place: int) -> EncodedVoxels:
+        if place not in self._remembered:
+            rng = np.random.default_rng([self.settings.seed, 11, place])
+            sample = self._sample(rng, self.recipe.patch)
+            self._remembered[place] = encode_voxels(
+                self.model, sample, self.config, rng, self.recipe
+            )
+        return self._remembered[place]
+
+    def loss(self, step, items) -> torch.Tensor:
+        return decoder_loss(step, items, tissue_weight=self.settings.tissue_weight)
 
 
 class _PaperRun(_Run):
