@@ -110,6 +110,24 @@ def quality_table(rows: list[dict]) -> str:
     return _markdown(head, body)
 
 
+def gains_table(rows: list[dict]) -> str:
+    """Gains over the tables fitted on the answer, with intervals over cubes of the brain."""
+    head = ('from → to', 'over', 'PSNR (dB)', 'SSIM whole', 'SSIM brain')
+    body = [
+        (
+            f'{row["source"]} → {row["target"]}',
+            _METHODS[row['method']],
+            *(
+                f'{gain:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})'
+                for (gain, low, high), digits in zip(row['gain'].values(), (1, 3, 3), strict=True)
+            ),
+        )
+        for row in rows
+        if 'gain' in row
+    ]
+    return _markdown(head, body)
+
+
 def pairs_table(rows: list[dict]) -> str:
     """Every pair of contrasts of the phantom: PSNR of the brain, and that of the table."""
     names = list(dict.fromkeys(row['from'] for row in rows))
@@ -187,6 +205,7 @@ def confidence_table(rows: list[dict]) -> str:
 
 TABLES: dict[str, Callable[[list[dict]], str]] = {
     'quality': quality_table,
+    'gains': gains_table,
     'pairs': pairs_table,
     'voxels': voxels_table,
     'fidelity': fidelity_table,

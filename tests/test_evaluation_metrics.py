@@ -172,3 +172,31 @@ def test_bootstrap_interval_of_too_few_values_is_unknown():
     assert mean == 3
     assert math.isnan(low)
     assert math.isnan(high)
+
+
+def test_gains_are_differences_of_the_figures_and_lie_in_their_intervals(rng, brain):
+    answer, mask = brain
+    noise = rng.normal(0, 1, answer.shape).astype(np.float32)
+    good, bad = (np.where(mask, np.clip(answer + s * noise, 0, 1), 0) for s in (0.03, 0.1))
+    gains = metrics.gain_intervals(good, bad, answer, mask, edge=8, resamples=200)
+    scores = [metrics.score_prepared(image, answer, mask) for image in (good, bad)]
+    expected = {
+        'psnr': scores[0]['psnr_brain'] - scores[1]['psnr_brain'],
+        'ssim_whole': scores[0]['ssim_whole'] - scores[1]['ssim_whole'],
+        'ssim_brain': scores[0]['ssim_brain'] - scores[1]['ssim_brain'],
+    }
+    assert scores[0]['psnr_whole'] - scores[1]['psnr_whole'] == pytest.approx(expected['psnr'])
+    for name, (gain, low, high) in gains.items():
+        assert gain == pytest.approx(expected[name], rel=0.05)
+        assert 0 < low <= gain <= high
+
+
+def test_no_gain_over_itself_and_a_loss_is_negative(rng, brain):
+    answer, mask = brain
+    noisy = np.where(mask, np.clip(answer + 0.1 * rng.normal(size=answer.shape), 0, 1), 0)
+    noisy = noisy.astype(np.float32)
+    same = metrics.gain_intervals(noisy, noisy, answer, mask, edge=8, resamples=20)
+    assert all(row == (0, 0, 0) for row in same.values())
+    smooth = np.where(mask, answer * 0.98, 0)
+    lost = metrics.gain_intervals(noisy, smooth, answer, mask, edge=8, resamples=200)
+    assert all(high < 0 for _, _, high in lost.values())

@@ -9,21 +9,34 @@
 # OUT        folder of the runs; the same command goes on with a run that was interrupted
 # DERIVATIVES  output directories of tumsyn-bids, whose acquired scans are more real pairs
 #
-# One thread on purpose: at these patch sizes a second one waits more than it works.
+# All of the network first, then its decoder alone, for which PAIRS count three times.
+# One thread on purpose: a second one waits more than it works. Both runs of a stage can go side by
+# side on two processors.
 set -euo pipefail
 if [ $# -lt 3 ]; then
-    sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,15s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
 here=$(cd "$(dirname "$0")/.." && pwd)
 export OMP_NUM_THREADS=1
-tumsyn train synthesis "$3/twin" --labelmaps "$1" --pairs "$2" "${@:4}" \
-    --exclude sub-19 training_seg_17.nii.gz --config embedded --steps "${STEPS:-32000}"
-tumsyn train tails "$3/twin/model" --pairs "$2" --exclude sub-19
-cp "$3"/twin/model/* "$here"/benchmarks/held_out/
-tumsyn train synthesis "$3/all" --from "$3/twin/model" --labelmaps "$1" --pairs "$2" "${@:4}" \
+maps=$1 pairs=$2 out=$3
+shift 3
+whole=(--labelmaps "$maps" --pairs "$pairs" "$@")
+decoder=(--recipe decoder --labelmaps "$maps" --pairs "$pairs" "$pairs" "$pairs" "$@"
+    --real-share 0.6 --learning-rate 3e-3 --steps "${DECODER_STEPS:-2400}")
+
+tumsyn train synthesis "$out/twin" "${whole[@]}" --exclude sub-19 training_seg_17.nii.gz \
+    --config embedded --steps "${STEPS:-32000}"
+tumsyn train synthesis "$out/twin-decoder" --from "$out/twin/model" "${decoder[@]}" \
+    --exclude sub-19 training_seg_17.nii.gz
+tumsyn train tails "$out/twin-decoder/model" --pairs "$pairs" --exclude sub-19
+cp "$out"/twin-decoder/model/* "$here"/benchmarks/held_out/
+
+tumsyn train synthesis "$out/all" --from "$out/twin/model" "${whole[@]}" \
     --exclude training_seg_17.nii.gz --steps "${MORE_STEPS:-3000}" --learning-rate 8e-5
-tumsyn train tails "$3/all/model" --pairs "$2"
-cp "$3"/all/model/* "$here"/tumsyn_bids/data/models/embedded/
-python "$here"/benchmarks/synthesis_quality.py --data "$2" --subject sub-19 --fit-subject sub-07 \
-    --model "$here"/benchmarks/held_out
+tumsyn train synthesis "$out/all-decoder" --from "$out/all/model" "${decoder[@]}" \
+    --exclude training_seg_17.nii.gz
+tumsyn train tails "$out/all-decoder/model" --pairs "$pairs"
+cp "$out"/all-decoder/model/* "$here"/tumsyn_bids/data/models/embedded/
+python "$here"/benchmarks/synthesis_quality.py --data "$pairs" --subject sub-19 \
+    --fit-subject sub-07 --model "$here"/benchmarks/held_out
