@@ -127,12 +127,13 @@ def test_prompt_carries_the_tissue_signals_to_the_decoder(tiny):
         features = torch.randn(1, 16, 4, 4, 4)
         decoder = tiny.synthesis.imnet
         points = features.permute(0, 2, 3, 4, 1).reshape(1, -1, 16)
-        logits = decoder.share_logits(points)
-        shares = logits.softmax(dim=-1)[..., :N_SIGNALS].sum(dim=-1)
-        gain = decoder._mixture(logits, brighter[:, -N_SIGNALS:])
-        gain = gain - decoder._mixture(logits, text[:, -N_SIGNALS:])
+        shares = decoder.shares(points).softmax(dim=-1)[..., :N_SIGNALS].sum(dim=-1)
+        # FiLM reads the signals too; without it they act through the mixture alone.
+        decoder.film, film = None, decoder.film
+        gain = decoder.on_grid(features, brighter) - decoder.on_grid(features, text)
+        decoder.film = film
     np.testing.assert_array_equal(text[:, -N_SIGNALS:], signals)
-    np.testing.assert_allclose(gain, 0.5 * shares, atol=1e-6)
+    np.testing.assert_allclose(gain.reshape(1, -1), 0.5 * shares, atol=1e-6)
 
 
 def test_small_vocabulary_shares_one_row_for_unknown_tokens():

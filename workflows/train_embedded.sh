@@ -9,7 +9,7 @@
 # OUT        folder of the runs; the same command goes on with a run that was interrupted
 # DERIVATIVES  output directories of tumsyn-bids, whose acquired scans are more real pairs
 #
-# All of the network first, then its decoder alone, for which PAIRS count three times.
+# All of the network first, then the part of it that reads tissues.
 # One thread on purpose: a second one waits more than it works. Both runs of a stage can go side by
 # side on two processors.
 set -euo pipefail
@@ -22,21 +22,19 @@ export OMP_NUM_THREADS=1
 maps=$1 pairs=$2 out=$3
 shift 3
 whole=(--labelmaps "$maps" --pairs "$pairs" "$@")
-decoder=(--recipe decoder --labelmaps "$maps" --pairs "$pairs" "$pairs" "$pairs" "$@"
-    --real-share 0.6 --learning-rate 3e-3 --steps "${DECODER_STEPS:-2400}")
+tissues=(--recipe tissues --labelmaps "$maps" --exclude training_seg_17.nii.gz
+    --learning-rate 2e-3 --steps "${TISSUE_STEPS:-1500}")
 
 tumsyn train synthesis "$out/twin" "${whole[@]}" --exclude sub-19 training_seg_17.nii.gz \
     --config embedded --steps "${STEPS:-32000}"
-tumsyn train synthesis "$out/twin-decoder" --from "$out/twin/model" "${decoder[@]}" \
-    --exclude sub-19 training_seg_17.nii.gz
-tumsyn train tails "$out/twin-decoder/model" --pairs "$pairs" --exclude sub-19
-cp "$out"/twin-decoder/model/* "$here"/benchmarks/held_out/
+tumsyn train synthesis "$out/twin-tissues" --from "$out/twin/model" "${tissues[@]}"
+tumsyn train tails "$out/twin-tissues/model" --pairs "$pairs" --exclude sub-19
+cp "$out"/twin-tissues/model/* "$here"/benchmarks/held_out/
 
 tumsyn train synthesis "$out/all" --from "$out/twin/model" "${whole[@]}" \
     --exclude training_seg_17.nii.gz --steps "${MORE_STEPS:-3000}" --learning-rate 8e-5
-tumsyn train synthesis "$out/all-decoder" --from "$out/all/model" "${decoder[@]}" \
-    --exclude training_seg_17.nii.gz
-tumsyn train tails "$out/all-decoder/model" --pairs "$pairs"
-cp "$out"/all-decoder/model/* "$here"/tumsyn_bids/data/models/embedded/
+tumsyn train synthesis "$out/all-tissues" --from "$out/all/model" "${tissues[@]}"
+tumsyn train tails "$out/all-tissues/model" --pairs "$pairs"
+cp "$out"/all-tissues/model/* "$here"/tumsyn_bids/data/models/embedded/
 python "$here"/benchmarks/synthesis_quality.py --data "$pairs" --subject sub-19 \
     --fit-subject sub-07 --model "$here"/benchmarks/held_out

@@ -97,9 +97,9 @@ def _add_synthesis(parser) -> None:
     )
     parser.add_argument(
         '--recipe',
-        choices=('embedded', 'decoder', 'paper'),
+        choices=('embedded', 'tissues', 'paper'),
         default='embedded',
-        help='of the embedded model; its decoder alone, on top of --from, in minutes; or '
+        help='of the embedded model; what reads tissues alone, on top of --from, in minutes; or '
         "the paper's: both directions, any up-sampling, points",
     )
     parser.add_argument('--batch', type=whole_number(1), help="of the paper's recipe (16)")
@@ -214,22 +214,22 @@ def _run_text_image(args: argparse.Namespace) -> int:
 
 
 def _recipe(args: argparse.Namespace):
-    from ..training.decoding import DecoderRecipe
     from ..training.paper import PaperRecipe
+    from ..training.reading import TissueRecipe
 
     if args.recipe == 'paper':
         return PaperRecipe(**_given(args, 'batch', 'points', 'learning_rate'))
-    if args.recipe == 'decoder' and args.start is None:
+    if args.recipe == 'tissues' and args.start is None:
         raise UsageError(
-            'the decoder needs an encoder that has been trained',
-            field='--recipe decoder',
+            'tissues are read from what a trained encoder makes',
+            field='--recipe tissues',
             remedy='Name a model with --from',
         )
     given = _given(args, 'batch', 'points')
     if given:
         names = ', '.join('--' + name for name in given)
         raise UsageError('goes with --recipe paper', field=names)
-    return DecoderRecipe() if args.recipe == 'decoder' else None
+    return TissueRecipe() if args.recipe == 'tissues' else None
 
 
 def _run_synthesis(args: argparse.Namespace) -> int:

@@ -64,9 +64,6 @@ class EncoderConfig:
     conditioned : bool
         Whether the encoder is told what the source is, by a prompt of its own. The published
         network has to find out from the image.
-    place : bool
-        Whether the side branch is told where in the brain a voxel lies
-        (:mod:`tumsyn_bids.place`). Needs ``context_widths``.
     """
 
     n_feats: int = 256
@@ -77,11 +74,6 @@ class EncoderConfig:
     context_widths: tuple[int, ...] = ()
     context_blocks: int = 2
     conditioned: bool = False
-    place: bool = False
-
-    def __post_init__(self):
-        if self.place and not self.context_widths:
-            raise ValueError('place needs a side branch: context_widths')
 
 
 @dataclass(frozen=True)
@@ -129,9 +121,11 @@ class DecoderConfig:
         Whether the answer is a mixture of the tissue signals that the sequence equations give
         for the prompt, with shares read from the features, plus what the layers add to it.
         Needs ``SynthesisConfig.signals``.
-    place : bool
-        Whether the decoder, and its shares, are told where in the brain a point lies
-        (:mod:`tumsyn_bids.place`).
+    tissues : bool
+        Whether a part of its own reads the tissue of each point from the features and from where
+        in the brain it lies (:mod:`tumsyn_bids.place`). What a prompt changes against the default
+        protocol is then mixed with these shares; what is mixed of the default protocol itself,
+        with the others, which need not be tissues to make a good image. Needs ``mixing``.
     """
 
     hidden: tuple[int, ...] = (3072, 3072, 768, 256)
@@ -140,7 +134,11 @@ class DecoderConfig:
     cell: bool = False
     local_ensemble: bool = False
     mixing: bool = False
-    place: bool = False
+    tissues: bool = False
+
+    def __post_init__(self):
+        if self.tissues and not self.mixing:
+            raise ValueError('tissues needs a decoder that mixes their signals: mixing')
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .config import N_SIGNALS, DecoderConfig
-from .places import PLACE_WIDTH, PlaceEmbedding
-
-#: Width of the layers that read tissues from features and place together.
-_HIDDEN_OF_SHARES = 128
+from .tissues import TissueReader
 
 
 def make_coord(shape, *, device=None) -> torch.Tensor:
@@ -48,24 +45,14 @@ class ImplicitDecoder(nn.Module):
         super().__init__()
         if config.local_ensemble and config.coordinates != 'relative':
             raise ValueError("local_ensemble needs coordinates='relative'")
-        n_place = PLACE_WIDTH if config.place else 0
-        widths = (dim + n_place + (6 if config.cell else 3), *config.hidden, 1)
+        widths = (dim + (6 if config.cell else 3), *config.hidden, 1)
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(widths):
             layers += [nn.Linear(n_in, n_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
         # One share more than tissues: what gives no signal.
         self.shares = nn.Linear(dim, N_SIGNALS + 1) if config.mixing else None
-        self.place = PlaceEmbedding() if config.place else None
-        self.placed_shares = None
-        if config.mixing and config.place:
-            self.placed_shares = nn.Sequential(
-                nn.Linear(dim + n_place, _HIDDEN_OF_SHARES),
-                nn.ReLU(),
-                nn.Linear(_HIDDEN_OF_SHARES, _HIDDEN_OF_SHARES),
-                nn.ReLU(),
-                nn.Linear(_HIDDEN_OF_SHARES, N_SIGNALS + 1),
-            )
+        self.tissues = TissueReader(dim) if config.tissues else None
         self.relative = config.coordinates == 'relative'
         self.cell = config.cell
         self.local_ensemble = config.local_ensemble
@@ -93,7 +80,7 @@ class ImplicitDecoder(nn.Module):
         signals : Tensor, shape (B, N_SIGNALS), optional
             What is mixed in the place of the signals that ``text`` ends with.
         place : Tensor, shape (B, K, 3), optional
-            Of the points in the brain, for a decoder that is told; the middle if not given.
+            Of the points in the brain; used only with ``config.tissues``.
 
         Returns
         -------
@@ -129,60 +116,29 @@ class ImplicitDecoder(nn.Module):
         """
         batch, dim, *shape = features.shape
         points = features.permute(0, 2, 3, 4, 1).reshape(batch, -1, dim)
-        place = None if place is None else place.flatten(2).transpose(1, 2)
         if self.relative:
-            values = self.at_voxels(points, text, cell, signals, place)
+            position = torch.zeros(1, 1, 3, device=features.device)
         else:
             position = make_coord(shape, device=features.device)[None]
-            position = self._with_cell(position.expand(batch, points.shape[1], 3), cell)
-            values = self._mlp(points, position, text, signals, place)
-        return values.reshape(batch, *shape)
+        position = self._with_cell(position.expand(batch, points.shape[1], 3), cell)
+        place = None if place is None else place.flatten(2).transpose(1, 2)
+        return self._mlp(points, position, text, signals, place).reshape(batch, *shape)
 
-    def at_voxels(self, points, text, cell=None, signals=None, place=None) -> torch.Tensor:
-        """Decode features of voxels at the voxels' centres; only with relative coordinates.
-
-        Parameters
-        ----------
-        points : Tensor, shape (B, K, C)
-            Features.
-        text, cell, signals, place
-            As :meth:`forward` takes them.
-
-        Returns
-        -------
-        Tensor, shape (B, K)
-        """
-        position = self._with_cell(points.new_zeros(*points.shape[:2], 3), cell)
-        return self._mlp(points, position, text, signals, place)
-
-    def share_logits(self, points, place=None) -> torch.Tensor:
-        """Return the logits of the shares of the tissues; only with ``config.mixing``.
+    def tissue_logits(self, points, place=None) -> torch.Tensor:
+        """Return the logits of the tissues' shares; only with ``config.mixing``.
 
         Parameters
         ----------
         points : Tensor, shape (B, K, C)
             Features.
         place : Tensor, shape (B, K, 3), optional
+            As :meth:`forward` takes it.
 
         Returns
         -------
         Tensor, shape (B, K, N_SIGNALS + 1)
         """
-        return self._share_logits(points, self._embedded(place, points))
-
-    def _share_logits(self, points, embedded):
-        logits = self.shares(points)
-        if self.placed_shares is None:
-            return logits
-        return logits + self.placed_shares(torch.cat([points, embedded], dim=-1))
-
-    def _embedded(self, place, points):
-        """Return the features of places, shape (B, K, PLACE_WIDTH); none without them."""
-        if self.place is None:
-            return points[..., :0]
-        if place is None:
-            place = points.new_zeros(*points.shape[:2], 3)
-        return self.place(place).to(points.dtype)
+        return self.shares(points) if self.tissues is None else self.tissues(points, place)
 
     def _ensemble(self, features, coord, text, cell, signals, place):
         batch, dim, *shape = features.shape
@@ -217,8 +173,7 @@ class ImplicitDecoder(nn.Module):
         return index - index.round()
 
     def _mlp(self, points, position, text, signals=None, place=None):
-        embedded = self._embedded(place, points)
-        x = torch.cat([points, position.to(points.dtype), embedded], dim=-1)
+        x = torch.cat([points, position.to(points.dtype)], dim=-1)
         linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         for index, layer in enumerate(linears[:-1]):
             x = F.relu(self._modulated(index, layer, x, text), inplace=True)
@@ -228,12 +183,14 @@ class ImplicitDecoder(nn.Module):
             answer = F.linear(x.float(), last.weight.float(), last.bias.float())[..., 0]
         if self.shares is None:
             return answer
-        signals = text[:, -N_SIGNALS:] if signals is None else signals
-        return answer + self._mixture(self._share_logits(points, embedded), signals)
-
-    def _mixture(self, logits, signals):
-        shares = logits.float().softmax(dim=-1)[..., :N_SIGNALS]
-        return torch.einsum('bkn,bn->bk', shares, signals.float())
+        usual = text[:, -N_SIGNALS:]
+        signals = usual if signals is None else signals
+        if self.tissues is None:
+            return answer + _mixture(self.shares(points), signals)
+        answer = answer + _mixture(self.shares(points), usual)
+        if signals is usual:
+            return answer
+        return answer + _mixture(self.tissues(points, place), signals - usual)
 
     def _modulated(self, index, layer, x, text):
         if self.film is None:
@@ -244,3 +201,9 @@ class ImplicitDecoder(nn.Module):
         weight = layer.weight[None] * scale[:, :, None]
         bias = layer.bias * scale + shift
         return torch.baddbmm(bias[:, None].to(x.dtype), x, weight.transpose(1, 2).to(x.dtype))
+
+
+def _mixture(logits: torch.Tensor, signals: torch.Tensor) -> torch.Tensor:
+    """Mix signals, shape (B, N_SIGNALS), with shares, (B, K, N_SIGNALS + 1): (B, K)."""
+    shares = logits.float().softmax(dim=-1)[..., :N_SIGNALS]
+    return torch.einsum('bkn,bn->bk', shares, signals.float())

@@ -7,7 +7,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from .config import EncoderConfig
-from .places import PLACE_WIDTH, PlaceEmbedding
 
 
 class ResBlock(nn.Module):
@@ -41,16 +40,13 @@ class ContextBranch(nn.Module):
     """A strided side branch that brings wide context back to full resolution.
 
     Each level halves the resolution, runs residual blocks and hands its result, enlarged, to the
-    level above; the sum at the top is added to the full-resolution features. With
-    ``config.place`` the first level is told where in the brain its voxels lie.
+    level above; the sum at the top is added to the full-resolution features.
     """
 
     def __init__(self, width: int, config: EncoderConfig):
         super().__init__()
         self.down = nn.Conv3d(width, config.context_widths[0], 3, stride=2, padding=1)
         inner = config.context_widths[0]
-        self.place = PlaceEmbedding() if config.place else None
-        self.placed = nn.Linear(PLACE_WIDTH, inner) if config.place else None
         blocks = [
             ResBlock(inner, config.norm, config.res_scale) for _ in range(config.context_blocks)
         ]
@@ -72,13 +68,8 @@ class ContextBranch(nn.Module):
         self.after = ResBlock(inner, config.norm, config.res_scale)
         self.up = nn.Conv3d(inner, width, 1)
 
-    def forward(self, x: torch.Tensor, place: torch.Tensor | None = None) -> torch.Tensor:
-        inner = self.down(x)
-        if self.place is not None and place is not None:
-            # The voxels that a stride of two is centred on.
-            embedded = self.place(place[..., ::2, ::2, ::2].movedim(1, -1))
-            inner = inner + self.placed(embedded).movedim(-1, 1)
-        inner = self.before(F.relu(inner))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        inner = self.before(F.relu(self.down(x)))
         if self.deeper is not None:
             inner = self.deeper(inner)
         inner = self.up(self.after(inner))
@@ -115,12 +106,7 @@ class ResEncoder(nn.Module):
         out_dim = config.out_dim - 1 if config.conditioned else config.out_dim
         self.tail = nn.Sequential(nn.Conv3d(width, out_dim, 3, padding=1))
 
-    def forward(
-        self,
-        x: torch.Tensor,
-        text: torch.Tensor | None = None,
-        place: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None = None) -> torch.Tensor:
         """Encode.
 
         Parameters
@@ -128,9 +114,6 @@ class ResEncoder(nn.Module):
         x : Tensor, shape (B, 1, D, H, W)
         text : Tensor, shape (B, text_dim), optional
             Embedded prompt of the source; needed by a conditioned encoder.
-        place : Tensor, shape (B, 3, D, H, W), optional
-            Where in the brain the voxels lie (:meth:`tumsyn_bids.place.BrainFrame.places`), for
-            an encoder that is told; nothing is known if not given.
 
         Returns
         -------
@@ -140,6 +123,6 @@ class ResEncoder(nn.Module):
         if self.condition is not None:
             scale, shift = self.condition(text)[:, :, None, None, None].chunk(2, dim=1)
             head = F.relu(torch.addcmul(shift, head, 1 + scale))
-        features = head if self.context is None else self.context(head, place)
+        features = head if self.context is None else self.context(head)
         encoded = self.tail(self.body(features) + head)
         return encoded if self.condition is None else torch.cat([encoded, x.to(encoded.dtype)], 1)

@@ -74,7 +74,7 @@ def _embedded() -> SynthesisConfig:
         ),
         fusion=FusionConfig(heads=4, attention='multihead', mlp=False, pool=4),
         decoder=DecoderConfig(
-            hidden=(64, 64), coordinates='relative', film=True, mixing=True, place=True
+            hidden=(64, 64), coordinates='relative', film=True, mixing=True, tissues=True
         ),
         numeric=True,
         signals=True,
@@ -95,11 +95,10 @@ def _tiny() -> SynthesisConfig:
             norm='none',
             context_widths=(8,),
             conditioned=True,
-            place=True,
         ),
         fusion=FusionConfig(heads=2, attention='multihead', mlp=False, pool=4),
         decoder=DecoderConfig(
-            hidden=(16,), coordinates='relative', film=True, mixing=True, place=True
+            hidden=(16,), coordinates='relative', film=True, mixing=True, tissues=True
         ),
         numeric=True,
         signals=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nb
@@ -54,7 +54,7 @@ class EncodedScan:
     text : Tensor, shape (1, text_dim), or None
         The embedded prompt of the source, if the encoder wants to know it.
     frame : BrainFrame or None
-        Where the brain lies in ``grid``, if the network wants to know it.
+        Where the brain lies in ``grid``, if the decoder reads tissues.
     """
 
     grid: Grid
@@ -62,7 +62,7 @@ class EncodedScan:
     tiles: list[tuple[tuple[slice, slice, slice], torch.Tensor | None]]
     source: np.ndarray
     text: torch.Tensor | None
-    frame: BrainFrame | None = None
+    frame: BrainFrame | None
 
 
 class Synthesizer:
@@ -193,11 +193,9 @@ class Synthesizer:
         boxes = tile_boxes(source.shape, self.config.tile, self.config.overlap, self.config.tiling)
         n_features = len(boxes) * source[boxes[0]].size * self.config.encoder.out_dim
         keep = 4 * n_features <= _KEPT_BYTES
-        told = self.config.encoder.place or self.config.decoder.place
-        frame = BrainFrame.of(inside_brain) if told else None
-        encoded = EncodedScan(grid, mask, [], source, text, frame)
-        tiles = [(box, self._features(encoded, box) if keep else None) for box in boxes]
-        return replace(encoded, tiles=tiles)
+        tiles = [(box, self._features(source[box], text) if keep else None) for box in boxes]
+        frame = BrainFrame.of(inside_brain) if self.config.decoder.tissues else None
+        return EncodedScan(grid, mask, tiles, source, text, frame)
 
     def decode(self, encoded: EncodedScan, prompt: str, grid: Grid) -> np.ndarray:
         """Synthesise an image.
@@ -253,22 +251,13 @@ class Synthesizer:
         return whole.cropped(first, last - first), brain.size
 
     @torch.inference_mode()
-    def _features(self, encoded: EncodedScan, box) -> torch.Tensor:
-        source, place = encoded.source[box], None
-        if encoded.frame is not None:
-            first = [part.start for part in box]
-            places = encoded.frame.places(first, source.shape)
-            place = torch.from_numpy(places)[None].to(self.device)
-        return self._encode(source, encoded.text, place)
-
-    @torch.inference_mode()
-    def _encode(self, source: np.ndarray, text, place=None) -> torch.Tensor:
+    def _features(self, source: np.ndarray, text: torch.Tensor | None) -> torch.Tensor:
         if self.config.axes == 'zyx':
             source = source.transpose(2, 1, 0)
         tensor = torch.from_numpy(np.ascontiguousarray(source))[None, None].to(self.device)
         tensor = tensor.contiguous(memory_format=torch.channels_last_3d)
         with self._autocast():
-            return self._network.synthesis.encoder(tensor, text, place)
+            return self._network.synthesis.encoder(tensor, text)
 
     @torch.inference_mode()
     def _embed(self, prompt: str) -> torch.Tensor:
@@ -302,7 +291,7 @@ class Synthesizer:
             if len(chosen) == 0:
                 continue
             if features is None:
-                features = self._features(encoded, box)
+                features = self._features(encoded.source[box], encoded.text)
             fused = self._fuse(features, text)
             for part in np.array_split(chosen, len(chosen) // self._points_at_once() + 1):
                 share = self._share(points[part], box)
@@ -332,11 +321,11 @@ class Synthesizer:
             coord, cell = coord[:, ::-1], cell[::-1]
         tensor = torch.from_numpy(coord.astype(np.float32))[None].to(self.device)
         sizes = torch.from_numpy(cell.astype(np.float32)).to(self.device)
+        if place is not None:
+            place = torch.from_numpy(place)[None].to(self.device)
         with self._autocast():
-            where = None if place is None else torch.from_numpy(place)[None].to(self.device)
-            values = self._network.synthesis.imnet(features, tensor, text, sizes, signals, where)[
-                0
-            ]
+            decode = self._network.synthesis.imnet
+            values = decode(features, tensor, text, sizes, signals, place)[0]
         return values.float().cpu().numpy()
 
     def _autocast(self):
@@ -351,7 +340,7 @@ class Synthesizer:
         points = generator.uniform(0, 23, (512, 3))
         outcomes = []
         for self.half in (False, True):
-            features = self._fuse(self._encode(source / source.max(), text), text)
+            features = self._fuse(self._features(source / source.max(), text), text)
             box = (slice(0, 24),) * 3
             with torch.inference_mode():
                 outcomes.append(self._decode_points(features, points, box, text, np.ones(3)))

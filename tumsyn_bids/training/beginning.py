@@ -78,7 +78,7 @@ def begin(
     text_encoder: str | Path | None = None,
     start: str | Path | None = None,
     frozen: bool = False,
-    tell_place: bool = False,
+    read_tissues: bool = False,
 ) -> Beginning:
     """Choose configuration and first weights.
 
@@ -94,9 +94,8 @@ def begin(
         Model whose weights are the first ones.
     frozen : bool
         Whether the text encoder of ``start`` is not trained further.
-    tell_place : bool
-        Whether the decoder of ``start``, if it is not told where in the brain it is, is from now
-        on.
+    read_tissues : bool
+        Whether ``start`` gets a part that reads tissues, if it has none.
 
     Raises
     ------
@@ -120,39 +119,29 @@ def begin(
         )
     model = load_model(find_model(start))
     network = model.network
-    if tell_place:
-        network = with_place(network)
+    if read_tissues:
+        network = with_tissues(network)
     text = network.prompt.text.state_dict() if frozen else None
     origin = {'version': model.version, 'sha256': model.sha256}
     return Beginning(network.config, text, network.state_dict(), origin)
 
 
-@torch.no_grad()
-def with_place(network: Model) -> Model:
-    """Return a network whose decoder is told where in the brain it is, and answers as before.
+def with_tissues(network: Model) -> Model:
+    """Return a network with a part that reads tissues; its images of default protocols stay.
 
     Parameters
     ----------
     network : Model
-        Returned as it is if its decoder is told already.
+        Whose decoder mixes the signals of tissues. Returned as it is if it reads them already.
     """
     config = network.config
-    if config.decoder.place:
+    if config.decoder.tissues or not config.decoder.mixing:
         return network
-    config = replace(config, decoder=replace(config.decoder, place=True))
+    # Shares that are probabilities need nothing to make up for.
+    gain = min(config.physics_gain, 1.0)
+    config = replace(config, decoder=replace(config.decoder, tissues=True), physics_gain=gain)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         wider = initialise(Model(config))
-    weights = wider.state_dict()
-    for key, value in network.state_dict().items():
-        if weights[key].shape == value.shape:
-            weights[key] = value
-        else:
-            # What is told of the place comes last and counts nothing to begin with.
-            weights[key] = torch.zeros_like(weights[key])
-            weights[key][:, : value.shape[1]] = value
-    wider.load_state_dict(weights)
-    if wider.synthesis.imnet.placed_shares is not None:
-        for parameter in wider.synthesis.imnet.placed_shares[-1].parameters():
-            parameter.zero_()
+    wider.load_state_dict({**wider.state_dict(), **network.state_dict()})
     return wider.eval()

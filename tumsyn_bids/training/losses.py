@@ -76,10 +76,8 @@ def relative_difference(predicted, target, mask, share: float = 0.01) -> torch.T
     return F.huber_loss(*scaled, delta=0.5)
 
 
-def voxel_loss(predicted, target, mask) -> torch.Tensor:
-    """Return the part of the training loss that does not ask where voxels lie.
-
-    Absolute and squared error, and the brightest voxels.
+def synthesis_loss(predicted, target, mask) -> torch.Tensor:
+    """Return the training loss: absolute and squared error, SSIM, edges and tails.
 
     Parameters
     ----------
@@ -94,22 +92,8 @@ def voxel_loss(predicted, target, mask) -> torch.Tensor:
     pointwise = (delta.abs().mean() + 6 * squared) / share
     return (
         pointwise
+        + 0.1 * structural_dissimilarity(predicted, target)
+        + 0.3 * gradient_difference(predicted, target) / share
         + 0.3 * tail_difference(predicted, target, mask)
         + 8 * relative_difference(predicted, target, mask)
-    )
-
-
-def synthesis_loss(predicted, target, mask) -> torch.Tensor:
-    """Return the training loss: that of the voxels, SSIM and edges.
-
-    Parameters
-    ----------
-    predicted, target : Tensor, shape (B, T, X, Y, Z)
-    mask : Tensor, shape (B, 1, X, Y, Z)
-    """
-    inside = predicted * mask
-    return (
-        voxel_loss(predicted, target, mask)
-        + 0.1 * structural_dissimilarity(inside, target)
-        + 0.3 * gradient_difference(inside, target) / mask.mean().clamp_min(0.05)
     )

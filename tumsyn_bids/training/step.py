@@ -97,7 +97,7 @@ class Step(nn.Module):
         network = self.model.synthesis
         texts = [self.model.prompt(ids, numbers) for ids, numbers, *_ in told]
         shown = torch.cat([text[-1:] for text in texts])
-        features = network.encoder(sources, shown, places)
+        features = network.encoder(sources, shown)
         return [
             self._decoded(features[index][None], places[index][None], text[:-1], signals, coord)
             for index, (text, (*_, signals, coord)) in enumerate(zip(texts, told, strict=True))
@@ -113,7 +113,7 @@ class Step(nn.Module):
             inner = without_margin(fused, self.margin)
             if index == 0 and network.imnet.shares is not None:
                 flat = (volume.flatten(2).transpose(1, 2) for volume in (inner, inner_places))
-                shares = network.imnet.share_logits(*flat)[0]
+                shares = network.imnet.tissue_logits(*flat)[0]
             if coord is None:
                 images.append(
                     network.imnet.on_grid(inner, text, signals=mixed, place=inner_places)

@@ -22,7 +22,6 @@ from ..networks.model import Model, save_model
 from ..simulation.draw import training_ranges
 from ..simulation.generator import TissueVolume, load_tissue_volume
 from .beginning import Beginning, begin
-from .decoding import DecoderRecipe, DecoderStep, EncodedVoxels, decoder_loss, encode_voxels
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
 from .losses import synthesis_loss
@@ -34,6 +33,7 @@ from .paper import (
     mean_absolute_error,
 )
 from .people import PairedSubject, load_paired_subjects
+from .reading import EncodedVoxels, ReadingStep, TissueRecipe, encode_voxels, reading_loss
 from .samples import (
     off_grid,
     real_sample,
@@ -106,7 +106,7 @@ def train_synthesis(
     exclude: tuple[str, ...] = (),
     settings: TrainingSettings | None = None,
     engine_settings: EngineSettings | None = None,
-    recipe: PaperRecipe | DecoderRecipe | None = None,
+    recipe: PaperRecipe | TissueRecipe | None = None,
     text_encoder: str | Path | None = None,
     start: str | Path | None = None,
     max_minutes: float | None = None,
@@ -127,9 +127,9 @@ def train_synthesis(
     settings : TrainingSettings
     engine_settings : EngineSettings, optional
         Devices, precision, accumulation; one CPU process if not given.
-    recipe : PaperRecipe or DecoderRecipe, optional
-        Train as the paper does, or the decoder alone, in the place of the recipe of the embedded
-        model.
+    recipe : PaperRecipe or TissueRecipe, optional
+        Train as the paper does, or what reads tissues alone, in the place of the recipe of the
+        embedded model.
     text_encoder : str or path-like, optional
         What is used as it is to read prompts; see
         :func:`~tumsyn_bids.training.conditions.make_condition`.
@@ -166,14 +166,15 @@ def train_synthesis(
         text_encoder=text_encoder,
         start=start,
         frozen=of_paper,
-        tell_place=isinstance(recipe, DecoderRecipe),
+        read_tissues=isinstance(recipe, TissueRecipe),
     )
-    if isinstance(recipe, DecoderRecipe) and begun.config.decoder.coordinates != 'relative':
+    if isinstance(recipe, TissueRecipe) and not (volumes and begun.config.physics_gain):
         raise UsageError(
-            'this model decodes a voxel from its position in the patch, and not alone',
-            path=start,
-            field='--recipe decoder',
-            remedy='Train all of it, with another recipe',
+            'tissues are learned from label maps, by a model whose prompts act through the '
+            'equations',
+            path=start if volumes else labelmaps,
+            field='--recipe tissues',
+            remedy='Give --labelmaps, and a model with a physics_gain in its config.json',
         )
     if begun.config.text.reader == 'table' and (not of_paper or volumes):
         raise UsageError(
@@ -193,7 +194,7 @@ def train_synthesis(
         'held_out': [item.name for item in kept_volumes] + [item.label for item in kept_people],
     }
     keep_manifest(engine, manifest)
-    kind = {type(None): _Run, DecoderRecipe: _DecoderRun, PaperRecipe: _PaperRun}[type(recipe)]
+    kind = {type(None): _Run, TissueRecipe: _TissueRun, PaperRecipe: _PaperRun}[type(recipe)]
     run = kind(settings, engine, volumes, people, begun, recipe)
     run.setup()
     engine.resume()
@@ -239,9 +240,9 @@ def _manifest(
     volumes: list[TissueVolume],
     people: list[PairedSubject],
     exclude: tuple[str, ...],
-    recipe: PaperRecipe | DecoderRecipe | None,
+    recipe: PaperRecipe | TissueRecipe | None,
 ) -> dict:
-    name = {PaperRecipe: 'paper', DecoderRecipe: 'decoder'}.get(type(recipe))
+    name = {PaperRecipe: 'paper', TissueRecipe: 'tissues'}.get(type(recipe))
     return {
         'settings': asdict(settings),
         'recipe': 'embedded' if recipe is None else {'name': name, **asdict(recipe)},
@@ -352,40 +353,40 @@ class _Run:
         return draw(rng, anatomies, patch=patch, n_targets=self.settings.n_targets)
 
 
-class _DecoderRun(_Run):
-    """A training run of the decoder alone, on patches that are encoded once."""
+class _TissueRun(_Run):
+    """A training run of what reads tissues alone, on patches that are encoded once."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self._remembered: dict[int, EncodedVoxels] = {}
         self.model.requires_grad_(False)
-        self.model.synthesis.imnet.requires_grad_(True)
+        self.model.synthesis.imnet.tissues.requires_grad_(True)
 
     def module(self, model: Model) -> nn.Module:
-        return DecoderStep(model)
+        return ReadingStep(model)
 
     def draw(self, rng: np.random.Generator) -> tuple:
         # Which patches a step may see follows from its number, so that a run can be resumed.
         newest = self.engine.step // self.recipe.reuse
         oldest = max(newest - self.recipe.memory + 1, 0)
-        for place in [place for place in self._remembered if place < oldest]:
-            del self._remembered[place]
-        places = rng.integers(oldest, newest + 1, self.recipe.batch)
-        return (
-            [self._patch(int(place)).some(rng, self.recipe.voxels_of_step) for place in places],
-        )
+        for index in [index for index in self._remembered if index < oldest]:
+            del self._remembered[index]
+        chosen = rng.integers(oldest, newest + 1, self.recipe.batch)
+        count = self.recipe.voxels_of_step
+        parts = [self._patch(int(index)).some(rng, count) for index in chosen]
+        return tuple(map(torch.cat, zip(*parts, strict=True)))
 
-    def _patch(self, place: int) -> EncodedVoxels:
-        if place not in self._remembered:
-            rng = np.random.default_rng([self.settings.seed, 11, place])
-            sample = self._sample(rng, self.recipe.patch)
-            self._remembered[place] = encode_voxels(
+    def _patch(self, index: int) -> EncodedVoxels:
+        if index not in self._remembered:
+            rng = np.random.default_rng([self.settings.seed, 11, index])
+            sample = simulated_sample(rng, self.volumes, patch=self.recipe.patch, n_targets=1)
+            self._remembered[index] = encode_voxels(
                 self.model, sample, self.config, rng, self.recipe
             )
-        return self._remembered[place]
+        return self._remembered[index]
 
-    def loss(self, step, items) -> torch.Tensor:
-        return decoder_loss(step, items, tissue_weight=self.settings.tissue_weight)
+    def loss(self, step, *sample) -> torch.Tensor:
+        return reading_loss(step, *sample)
 
 
 class _PaperRun(_Run):
