@@ -79,8 +79,7 @@ def _embedded() -> SynthesisConfig:
         numeric=True,
         signals=True,
         tile=192,
-        # The inverse of what was measured with 1, on a simulated person of the training data.
-        physics_gain=1.4,
+        physics_gain=1.0,
     )
 
 
