@@ -15,7 +15,6 @@ from tumsyn_bids.networks.config import N_SIGNALS, DecoderConfig
 from tumsyn_bids.networks.decoder import make_coord
 from tumsyn_bids.networks.model import LoadedModel, Model
 from tumsyn_bids.networks.registry import get_config
-from tumsyn_bids.physics.expected import BRAIN_SHARES
 from tumsyn_bids.place import BrainFrame
 from tumsyn_bids.synthesis.synthesizer import Synthesizer
 from tumsyn_bids.training.initialisation import initialise
@@ -49,24 +48,15 @@ def test_place_acts_on_what_a_prompt_changes_and_on_nothing_else(network):
 
 
 @torch.inference_mode()
-def test_a_prompt_changes_an_image_as_it_changes_the_signal_of_the_tissue(network):
+def test_a_change_of_the_signals_is_mixed_with_the_shares_of_the_tissues(network):
     features, text, place = _inputs(network, (5, 4, 6))
-    decoder, usual = network.synthesis.imnet, torch.rand(1, N_SIGNALS) + 0.2
-    text[:, -N_SIGNALS:] = usual
-    putamen = list(BRAIN_SHARES).index('putamen')
-    last = decoder.tissues.layers[-1]
-    kept = last.bias.clone()
-    # Everything is putamen.
-    last.bias[putamen] += 1000
-    other = usual.clone()
-    other[:, putamen] *= 0.5
-    other[:, putamen - 1] *= 3
+    decoder, change = network.synthesis.imnet, torch.linspace(-0.3, 0.4, N_SIGNALS)[None]
     before = decoder.on_grid(features, text)
-    after = decoder.on_grid(features, text, signals=other, place=place)
-    last.bias.copy_(kept)
-    level = float(usual[0, putamen])
-    factor = (level / 2 + 0.05) / (level + 0.05)
-    torch.testing.assert_close(after, factor * before, atol=1e-5, rtol=1e-4)
+    after = decoder.on_grid(features, text, signals=text[:, -N_SIGNALS:] + change, place=place)
+    flat = (volume.flatten(2).transpose(1, 2) for volume in (features, place))
+    shares = decoder.tissue_logits(*flat).softmax(dim=-1)[..., :N_SIGNALS]
+    expected = (shares @ change.T)[..., 0].reshape(after.shape)
+    torch.testing.assert_close(after - before, expected, atol=1e-5, rtol=1e-4)
 
 
 @torch.inference_mode()

@@ -123,9 +123,9 @@ class DecoderConfig:
         Needs ``SynthesisConfig.signals``.
     tissues : bool
         Whether a part of its own reads the tissue of each point from the features and from where
-        in the brain it lies (:mod:`tumsyn_bids.place`). The image of the default protocol then
-        changes by the factor by which a prompt changes the signal of these tissues. The other
-        shares, which it is made with, need not be tissues to make a good image. Needs ``mixing``.
+        in the brain it lies (:mod:`tumsyn_bids.place`). What a prompt changes against the default
+        protocol is then mixed with these shares; what is mixed of the default protocol itself,
+        with the others, which need not be tissues to make a good image. Needs ``mixing``.
     """
 
     hidden: tuple[int, ...] = (3072, 3072, 768, 256)

@@ -11,10 +11,6 @@ from torch.nn import functional as F
 from .config import N_SIGNALS, DecoderConfig
 from .tissues import TissueReader
 
-#: Added to both signals that a prompt's factor is the ratio of: nulled fluid has hardly any.
-_LEAST_SIGNAL = 0.05
-_LARGEST_FACTOR = 4.0
-
 
 def make_coord(shape, *, device=None) -> torch.Tensor:
     """Return the centres of the cells of a grid, in [-1, 1].
@@ -194,10 +190,7 @@ class ImplicitDecoder(nn.Module):
         answer = answer + _mixture(self.shares(points), usual)
         if signals is usual:
             return answer
-        # By a factor, as signals change: what is drawn too bright changes as much as it should.
-        logits = self.tissues(points, place)
-        before, after = (_mixture(logits, told) + _LEAST_SIGNAL for told in (usual, signals))
-        return answer * (after / before).clamp(0, _LARGEST_FACTOR)
+        return answer + _mixture(self.tissues(points, place), signals - usual)
 
     def _modulated(self, index, layer, x, text):
         if self.film is None:
