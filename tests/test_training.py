@@ -539,8 +539,8 @@ def test_recipe_of_the_paper_learns_both_directions_with_a_frozen_text(labelmaps
         tmp_path / 'run',
         labelmaps=labelmaps,
         pairs=[pairs],
-        settings=TrainingSettings(config='tiny', steps=40),
-        engine_settings=EngineSettings('cpu', precision='32-true', log_every=10),
+        settings=TrainingSettings(config='tiny', steps=120),
+        engine_settings=EngineSettings('cpu', precision='32-true', log_every=40),
         recipe=recipe,
         text_encoder=tmp_path / 'stage1',
     )
