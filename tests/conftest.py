@@ -81,3 +81,19 @@ def tiny_model(tmp_path_factory) -> Path:
         network = Model(get_config('tiny'))
     folder = tmp_path_factory.mktemp('models') / 'tiny'
     return save_model(network, folder, version='0', card={'training': 'none, random weights'})
+
+
+@pytest.fixture(scope='session')
+def sphere_labelmaps(tmp_path_factory) -> Path:
+    """A folder with a head of nested spheres: ventricle, white matter, cortex, CSF."""
+    import nibabel as nb
+    import numpy as np
+
+    index = np.stack(np.meshgrid(*[np.arange(60)] * 3, indexing='ij'), -1) - 29.5
+    radius = np.linalg.norm(index, axis=-1)
+    labels = np.zeros((60, 60, 60), dtype=np.int16)
+    for limit, label in ((27, 24), (24, 3), (19, 2), (8, 4)):
+        labels[radius < limit] = label
+    folder = tmp_path_factory.mktemp('maps')
+    nb.save(nb.Nifti1Image(labels, np.eye(4)), folder / 'spheres.nii.gz')
+    return folder

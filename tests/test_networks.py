@@ -128,10 +128,11 @@ def test_prompt_carries_the_tissue_signals_to_the_decoder(tiny):
         decoder = tiny.synthesis.imnet
         points = features.permute(0, 2, 3, 4, 1).reshape(1, -1, 16)
         shares = decoder.shares(points).softmax(dim=-1)[..., :N_SIGNALS].sum(dim=-1)
-        # FiLM reads the signals too; without it they act through the mixture alone.
-        decoder.film, film = None, decoder.film
+        # FiLM and the correction read them too; without these they act through the mixture alone.
+        others = decoder.film, decoder.correction
+        decoder.film = decoder.correction = None
         gain = decoder.on_grid(features, brighter) - decoder.on_grid(features, text)
-        decoder.film = film
+        decoder.film, decoder.correction = others
     np.testing.assert_array_equal(text[:, -N_SIGNALS:], signals)
     np.testing.assert_allclose(gain.reshape(1, -1), 0.5 * shares, atol=1e-6)
 

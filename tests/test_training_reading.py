@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import nibabel as nb
 import numpy as np
 import pytest
 import torch
@@ -14,7 +13,7 @@ from tumsyn_bids.errors import UsageError
 from tumsyn_bids.networks.model import Model, load_model, save_model
 from tumsyn_bids.networks.registry import get_config
 from tumsyn_bids.simulation.generator import load_tissue_volume
-from tumsyn_bids.training.beginning import training_config, with_tissues
+from tumsyn_bids.training.beginning import training_config, with_part
 from tumsyn_bids.training.engine import EngineSettings
 from tumsyn_bids.training.initialisation import initialise
 from tumsyn_bids.training.reading import ReadingStep, TissueRecipe, encode_voxels
@@ -29,19 +28,6 @@ SETTINGS = TrainingSettings(steps=60, learning_rate=1e-2, warm_up=2, ema=0.9)
 
 
 @pytest.fixture(scope='module')
-def labelmaps(tmp_path_factory):
-    """A head of nested spheres: ventricle, white matter, cortex, CSF."""
-    index = np.stack(np.meshgrid(*[np.arange(60)] * 3, indexing='ij'), -1) - 29.5
-    radius = np.linalg.norm(index, axis=-1)
-    labels = np.zeros((60, 60, 60), dtype=np.int16)
-    for limit, label in ((27, 24), (24, 3), (19, 2), (8, 4)):
-        labels[radius < limit] = label
-    folder = tmp_path_factory.mktemp('maps')
-    nb.save(nb.Nifti1Image(labels, np.eye(4)), folder / 'spheres.nii.gz')
-    return folder
-
-
-@pytest.fixture(scope='module')
 def start(tmp_path_factory):
     """A model that does not read tissues."""
     config = replace(training_config('tiny'), physics_gain=1.4)
@@ -51,10 +37,10 @@ def start(tmp_path_factory):
     return save_model(initialise(Model(config)), folder, version='0', card={})
 
 
-def _train(out, labelmaps, start, *, steps=SETTINGS.steps, minutes=None):
+def _train(out, sphere_labelmaps, start, *, steps=SETTINGS.steps, minutes=None):
     return train_synthesis(
         out,
-        labelmaps=labelmaps,
+        labelmaps=sphere_labelmaps,
         settings=replace(SETTINGS, steps=steps),
         engine_settings=EngineSettings('cpu', log_every=10, save_every_s=0),
         recipe=RECIPE,
@@ -66,10 +52,10 @@ def _train(out, labelmaps, start, *, steps=SETTINGS.steps, minutes=None):
 @torch.inference_mode()
 def test_a_model_that_newly_reads_tissues_makes_the_same_default_images(start):
     old = load_model(start).network
-    new = with_tissues(old)
+    new = with_part(old, 'tissues')
     assert new.config.decoder.tissues
     assert new.config.physics_gain == 1.0
-    assert with_tissues(new) is new
+    assert with_part(new, 'tissues') is new
     source, place = torch.rand(1, 1, 9, 8, 10), torch.randn(1, 3, 9, 8, 10)
     text = torch.randn(1, old.config.prompt_dim)
     images = [
@@ -79,20 +65,20 @@ def test_a_model_that_newly_reads_tissues_makes_the_same_default_images(start):
     torch.testing.assert_close(images[0], images[1], atol=1e-5, rtol=1e-5)
 
 
-def test_remembered_voxels_are_those_of_the_patch(labelmaps):
+def test_remembered_voxels_are_those_of_the_patch(sphere_labelmaps):
     """Features, place and tissue of a voxel belong together."""
     config = replace(get_config('tiny'), physics_gain=1.0)
     torch.manual_seed(0)
     model = initialise(Model(config)).eval()
     rng = np.random.default_rng(3)
-    volumes = [load_tissue_volume(labelmaps / 'spheres.nii.gz')]
+    volumes = [load_tissue_volume(sphere_labelmaps / 'spheres.nii.gz')]
     sample = simulated_sample(rng, volumes, patch=28, n_targets=1)
     voxels = encode_voxels(model, sample, config, rng, RECIPE)
     told = step_prompts(sample.prompts, sample.source_prompt, sample.acquisitions, config)
     source = torch.from_numpy(np.ascontiguousarray(sample.source))[None, None]
-    place = torch.from_numpy(sample.place)[None]
+    place, greys = (torch.from_numpy(part)[None] for part in (sample.place, sample.greys))
     with torch.inference_mode():
-        ((_, logits),) = Step(model, RECIPE.margin)(source, place, [(*told, None)])
+        ((_, logits),) = Step(model, RECIPE.margin)(source, place, greys, [(*told, None)])
         found = ReadingStep(model)(voxels.features.float(), voxels.place.float())
     inner = without_margin(sample.tissue, RECIPE.margin).ravel()
     patch = np.concatenate([logits.numpy(), inner[:, None]], axis=1)
@@ -101,9 +87,9 @@ def test_remembered_voxels_are_those_of_the_patch(labelmaps):
     assert (voxels.tissue >= 0).all()
 
 
-def test_the_reader_learns_and_nothing_else_does(labelmaps, start, tmp_path):
-    folder = _train(tmp_path / 'run', labelmaps, start)
-    before = with_tissues(load_model(start).network).state_dict()
+def test_the_reader_learns_and_nothing_else_does(sphere_labelmaps, start, tmp_path):
+    folder = _train(tmp_path / 'run', sphere_labelmaps, start)
+    before = with_part(load_model(start).network, 'tissues').state_dict()
     after = load_model(folder).network.state_dict()
     changed = {key for key in after if not torch.allclose(after[key], before[key], atol=2e-3)}
     assert changed
@@ -113,25 +99,27 @@ def test_the_reader_learns_and_nothing_else_does(labelmaps, start, tmp_path):
     assert np.mean(losses[-2:]) < 0.5 * losses[0]
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(labelmaps, start, tmp_path):
-    whole = load_model(_train(tmp_path / 'whole', labelmaps, start, steps=14)).network
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(sphere_labelmaps, start, tmp_path):
+    whole = load_model(_train(tmp_path / 'whole', sphere_labelmaps, start, steps=14)).network
     out = tmp_path / 'parts'
     for _ in range(20):
         # Every call is stopped after its first step.
-        folder = _train(out, labelmaps, start, steps=14, minutes=0.0)
+        folder = _train(out, sphere_labelmaps, start, steps=14, minutes=0.0)
     parts = load_model(folder).network
     assert load_model(folder).version == 'step 14 of 14'
     for key, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[key], value, atol=1e-3, rtol=1e-3)
 
 
-def test_reading_tissues_needs_a_trained_encoder(labelmaps, tmp_path, capsys):
-    command = ['train', 'synthesis', str(tmp_path / 'run'), '--labelmaps', str(labelmaps)]
+def test_reading_tissues_needs_a_trained_encoder(sphere_labelmaps, tmp_path, capsys):
+    command = ['train', 'synthesis', str(tmp_path / 'run'), '--labelmaps', str(sphere_labelmaps)]
     assert main([*command, '--recipe', 'tissues']) == 2
     assert '--from' in capsys.readouterr().err
 
 
-def test_tissues_are_refused_where_prompts_do_not_act_through_the_equations(labelmaps, tmp_path):
+def test_tissues_are_refused_where_prompts_do_not_act_through_the_equations(
+    sphere_labelmaps, tmp_path
+):
     start = save_model(Model(training_config('tiny')), tmp_path / 'model', version='0', card={})
     with pytest.raises(UsageError, match='act through the equations'):
-        _train(tmp_path / 'run', labelmaps, start)
+        _train(tmp_path / 'run', sphere_labelmaps, start)

@@ -28,16 +28,8 @@ from tumsyn_bids.training.step import (
 
 
 @pytest.fixture(scope='module')
-def sample(tmp_path_factory):
-    """Nested spheres: ventricle, white matter, cortex, CSF."""
-    index = np.stack(np.meshgrid(*[np.arange(60)] * 3, indexing='ij'), -1) - 29.5
-    radius = np.linalg.norm(index, axis=-1)
-    labels = np.zeros((60, 60, 60), dtype=np.int16)
-    for limit, label in ((27, 24), (24, 3), (19, 2), (8, 4)):
-        labels[radius < limit] = label
-    path = tmp_path_factory.mktemp('maps') / 'spheres.nii.gz'
-    nb.save(nb.Nifti1Image(labels, np.eye(4)), path)
-    volumes = [load_tissue_volume(path)]
+def sample(sphere_labelmaps):
+    volumes = [load_tissue_volume(sphere_labelmaps / 'spheres.nii.gz')]
     return simulated_sample(np.random.default_rng(3), volumes, patch=24, n_targets=2)
 
 
@@ -87,12 +79,12 @@ def test_shares_learn_the_tissues(sample):
     model = Model(config)
     step, told = Step(model), _step(sample, config)
     source = torch.from_numpy(np.ascontiguousarray(sample.source))[None, None]
-    place = torch.from_numpy(sample.place)[None]
+    place, greys = (torch.from_numpy(part)[None] for part in (sample.place, sample.greys))
     tissue = torch.from_numpy(sample.tissue)[None]
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     losses = []
     for _ in range(30):
-        ((images, shares),) = step(source, place, [(*told, None)])
+        ((images, shares),) = step(source, place, greys, [(*told, None)])
         loss = tissue_loss(shares, tissue)
         optimizer.zero_grad()
         loss.backward()
@@ -130,11 +122,14 @@ def test_sources_of_a_batch_do_not_mix(sample):
     config = replace(get_config('tiny'), physics_gain=1.0)
     step, told = Step(Model(config)), _step(sample, config)
     source = torch.from_numpy(np.ascontiguousarray(sample.source))[None, None]
-    place = torch.from_numpy(sample.place)[None]
+    place, greys = (torch.from_numpy(part)[None] for part in (sample.place, sample.greys))
     with torch.inference_mode():
-        alone = step(source, place, [(*told, None)])
+        alone = step(source, place, greys, [(*told, None)])
         pair = step(
-            torch.cat([source.flip(2), source]), torch.cat([place, place]), [(*told, None)] * 2
+            torch.cat([source.flip(2), source]),
+            torch.cat([place, place]),
+            torch.cat([greys + 1, greys]),
+            [(*told, None)] * 2,
         )
     torch.testing.assert_close(pair[1], alone[0], atol=1e-5, rtol=1e-4)
     assert not torch.allclose(pair[0][0], alone[0][0])
@@ -145,13 +140,13 @@ def test_the_margin_is_encoded_but_not_decoded(sample):
     config = replace(get_config('tiny'), physics_gain=1.0)
     model, told = Model(config), _step(sample, config)
     source = torch.from_numpy(np.ascontiguousarray(sample.source))[None, None]
-    place = torch.from_numpy(sample.place)[None]
+    place, greys = (torch.from_numpy(part)[None] for part in (sample.place, sample.greys))
     coord = make_coord(source.shape[2:]).reshape(1, 24, 24, 24, 3)
     inner = without_margin(coord.movedim(-1, 1), 5).movedim(1, -1)
     with torch.inference_mode():
-        ((whole, _),) = Step(model)(source, place, [(*told, None)])
-        ((part, shares),) = Step(model, 5)(source, place, [(*told, None)])
-        ((at_points, _),) = Step(model, 5)(source, place, [(*told, inner)])
+        ((whole, _),) = Step(model)(source, place, greys, [(*told, None)])
+        ((part, shares),) = Step(model, 5)(source, place, greys, [(*told, None)])
+        ((at_points, _),) = Step(model, 5)(source, place, greys, [(*told, inner)])
     assert part.shape == (1, 2, 14, 14, 14)
     assert shares.shape[0] == 14**3
     torch.testing.assert_close(part, whole[..., 5:-5, 5:-5, 5:-5], atol=1e-5, rtol=1e-4)

@@ -97,10 +97,10 @@ def _add_synthesis(parser) -> None:
     )
     parser.add_argument(
         '--recipe',
-        choices=('embedded', 'tissues', 'paper'),
+        choices=('embedded', 'tissues', 'correction', 'paper'),
         default='embedded',
-        help='of the embedded model; what reads tissues alone, on top of --from, in minutes; or '
-        "the paper's: both directions, any up-sampling, points",
+        help='of the embedded model; one part of its decoder alone, on top of --from, in minutes; '
+        "or the paper's: both directions, any up-sampling, points",
     )
     parser.add_argument('--batch', type=whole_number(1), help="of the paper's recipe (16)")
     parser.add_argument('--points', type=whole_number(1), help="of the paper's recipe (8000)")
@@ -214,22 +214,24 @@ def _run_text_image(args: argparse.Namespace) -> int:
 
 
 def _recipe(args: argparse.Namespace):
+    from ..training.correcting import CorrectionRecipe
     from ..training.paper import PaperRecipe
     from ..training.reading import TissueRecipe
 
     if args.recipe == 'paper':
         return PaperRecipe(**_given(args, 'batch', 'points', 'learning_rate'))
-    if args.recipe == 'tissues' and args.start is None:
+    parts = {'tissues': TissueRecipe, 'correction': CorrectionRecipe}
+    if args.recipe in parts and args.start is None:
         raise UsageError(
-            'tissues are read from what a trained encoder makes',
-            field='--recipe tissues',
+            'a part of the decoder is trained on what a trained encoder makes',
+            field=f'--recipe {args.recipe}',
             remedy='Name a model with --from',
         )
     given = _given(args, 'batch', 'points')
     if given:
         names = ', '.join('--' + name for name in given)
         raise UsageError('goes with --recipe paper', field=names)
-    return TissueRecipe() if args.recipe == 'tissues' else None
+    return parts[args.recipe]() if args.recipe in parts else None
 
 
 def _run_synthesis(args: argparse.Namespace) -> int:

@@ -126,6 +126,9 @@ class DecoderConfig:
         in the brain it lies (:mod:`tumsyn_bids.place`). What a prompt changes against the default
         protocol is then mixed with these shares; what is mixed of the default protocol itself,
         with the others, which need not be tissues to make a good image. Needs ``mixing``.
+    correction : tuple of int
+        Widths of the hidden layers of what is told the place too and adds to the answer; no such
+        part if empty.
     """
 
     hidden: tuple[int, ...] = (3072, 3072, 768, 256)
@@ -135,10 +138,16 @@ class DecoderConfig:
     local_ensemble: bool = False
     mixing: bool = False
     tissues: bool = False
+    correction: tuple[int, ...] = ()
 
     def __post_init__(self):
         if self.tissues and not self.mixing:
             raise ValueError('tissues needs a decoder that mixes their signals: mixing')
+
+    @property
+    def tells_place(self) -> bool:
+        """Whether the decoder is told where in the brain a point lies."""
+        return self.tissues or bool(self.correction)
 
 
 @dataclass(frozen=True)

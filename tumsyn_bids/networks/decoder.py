@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .config import N_SIGNALS, DecoderConfig
+from .correction import PlacedCorrection
 from .tissues import TissueReader
 
 
@@ -53,6 +54,9 @@ class ImplicitDecoder(nn.Module):
         # One share more than tissues: what gives no signal.
         self.shares = nn.Linear(dim, N_SIGNALS + 1) if config.mixing else None
         self.tissues = TissueReader(dim) if config.tissues else None
+        self.correction = (
+            PlacedCorrection(dim, text_dim, config.correction) if config.correction else None
+        )
         self.relative = config.coordinates == 'relative'
         self.cell = config.cell
         self.local_ensemble = config.local_ensemble
@@ -65,7 +69,9 @@ class ImplicitDecoder(nn.Module):
             nn.init.normal_(modulation.weight, std=0.1 * text_dim**-0.5)
             nn.init.zeros_(modulation.bias)
 
-    def forward(self, features, coord, text, cell=None, signals=None, place=None) -> torch.Tensor:
+    def forward(
+        self, features, coord, text, cell=None, signals=None, place=None, greys=None
+    ) -> torch.Tensor:
         """Decode at given points.
 
         Parameters
@@ -80,14 +86,17 @@ class ImplicitDecoder(nn.Module):
         signals : Tensor, shape (B, N_SIGNALS), optional
             What is mixed in the place of the signals that ``text`` ends with.
         place : Tensor, shape (B, K, 3), optional
-            Of the points in the brain; used only with ``config.tissues``.
+            Of the points in the brain; used only with ``config.tells_place``.
+        greys : Tensor, shape (B, len(PERCENTILES)), optional
+            Of the source (:func:`tumsyn_bids.greys.grey_levels`); used only with
+            ``config.correction``.
 
         Returns
         -------
         Tensor, shape (B, K)
         """
         if self.local_ensemble:
-            return self._ensemble(features, coord, text, cell, signals, place)
+            return self._ensemble(features, coord, text, cell, signals, place, greys)
         # Coordinates need more digits than bfloat16 has.
         sampled = F.grid_sample(
             features.float(),
@@ -98,9 +107,11 @@ class ImplicitDecoder(nn.Module):
         )
         points = sampled[:, :, :, 0, 0].transpose(1, 2).to(features.dtype)
         position = self._position(coord, features.shape[2:])
-        return self._mlp(points, self._with_cell(position, cell), text, signals, place)
+        return self._mlp(points, self._with_cell(position, cell), text, signals, place, greys)
 
-    def on_grid(self, features, text, cell=None, signals=None, place=None) -> torch.Tensor:
+    def on_grid(
+        self, features, text, cell=None, signals=None, place=None, greys=None
+    ) -> torch.Tensor:
         """Decode at the centres of the feature voxels, where interpolation is the identity.
 
         Parameters
@@ -109,6 +120,8 @@ class ImplicitDecoder(nn.Module):
             As :meth:`forward` takes them.
         place : Tensor, shape (B, 3, D, H, W), optional
             Of the voxels in the brain.
+        greys : Tensor, shape (B, len(PERCENTILES)), optional
+            As :meth:`forward` takes it.
 
         Returns
         -------
@@ -122,7 +135,7 @@ class ImplicitDecoder(nn.Module):
             position = make_coord(shape, device=features.device)[None]
         position = self._with_cell(position.expand(batch, points.shape[1], 3), cell)
         place = None if place is None else place.flatten(2).transpose(1, 2)
-        return self._mlp(points, position, text, signals, place).reshape(batch, *shape)
+        return self._mlp(points, position, text, signals, place, greys).reshape(batch, *shape)
 
     def tissue_logits(self, points, place=None) -> torch.Tensor:
         """Return the logits of the tissues' shares; only with ``config.mixing``.
@@ -140,7 +153,7 @@ class ImplicitDecoder(nn.Module):
         """
         return self.shares(points) if self.tissues is None else self.tissues(points, place)
 
-    def _ensemble(self, features, coord, text, cell, signals, place):
+    def _ensemble(self, features, coord, text, cell, signals, place, greys):
         batch, dim, *shape = features.shape
         size = torch.tensor(shape, device=coord.device)
         # Beyond the outermost centres the outermost voxels answer alone.
@@ -155,7 +168,7 @@ class ImplicitDecoder(nn.Module):
             row = (inside[..., 0] * shape[1] + inside[..., 1]) * shape[2] + inside[..., 2]
             points = flat.gather(2, row[:, None].expand(-1, dim, -1)).transpose(1, 2)
             position = self._with_cell(index - voxel, cell)
-            total = total + weight * self._mlp(points, position, text, signals, place)
+            total = total + weight * self._mlp(points, position, text, signals, place, greys)
         return total
 
     def _with_cell(self, position, cell):
@@ -172,7 +185,7 @@ class ImplicitDecoder(nn.Module):
         index = ((coord + 1) * size - 1) / 2
         return index - index.round()
 
-    def _mlp(self, points, position, text, signals=None, place=None):
+    def _mlp(self, points, position, text, signals=None, place=None, greys=None):
         x = torch.cat([points, position.to(points.dtype)], dim=-1)
         linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         for index, layer in enumerate(linears[:-1]):
@@ -181,6 +194,8 @@ class ImplicitDecoder(nn.Module):
         last = linears[-1]
         with torch.autocast(x.device.type, enabled=False):
             answer = F.linear(x.float(), last.weight.float(), last.bias.float())[..., 0]
+        if self.correction is not None:
+            answer = answer + self.correction(points, text, place, greys)
         if self.shares is None:
             return answer
         usual = text[:, -N_SIGNALS:]

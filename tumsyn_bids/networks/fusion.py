@@ -144,11 +144,15 @@ class FusionBlock(nn.Module):
         self.norm3 = ChannelNorm(dim) if config.mlp else None
 
     def forward(self, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        gate = self.c_attn(image, self.text_lora(text))[:, :, None, None, None]
         if self.mlp is None:
-            return image * (1 + gate)
+            return image * self.scale(image, text)[:, :, None, None, None]
+        gate = self.c_attn(image, self.text_lora(text))[:, :, None, None, None]
         x = self.norm2(image * gate)
         return self.norm3(x + self.mlp(x))
+
+    def scale(self, image: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Return what channels are multiplied by, shape (B, C), where that is all: no ``mlp``."""
+        return 1 + self.c_attn(image, self.text_lora(text))
 
 
 class Fusion(nn.Module):

@@ -74,7 +74,12 @@ def _embedded() -> SynthesisConfig:
         ),
         fusion=FusionConfig(heads=4, attention='multihead', mlp=False, pool=4),
         decoder=DecoderConfig(
-            hidden=(64, 64), coordinates='relative', film=True, mixing=True, tissues=True
+            hidden=(64, 64),
+            coordinates='relative',
+            film=True,
+            mixing=True,
+            tissues=True,
+            correction=(128, 128, 128),
         ),
         numeric=True,
         signals=True,
@@ -97,7 +102,12 @@ def _tiny() -> SynthesisConfig:
         ),
         fusion=FusionConfig(heads=2, attention='multihead', mlp=False, pool=4),
         decoder=DecoderConfig(
-            hidden=(16,), coordinates='relative', film=True, mixing=True, tissues=True
+            hidden=(16,),
+            coordinates='relative',
+            film=True,
+            mixing=True,
+            tissues=True,
+            correction=(16, 16),
         ),
         numeric=True,
         signals=True,

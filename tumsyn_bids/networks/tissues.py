@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 
 from .config import N_SIGNALS
+from .waves import PLACE_FEATURES, with_place
 
 _WIDTH = 128
-#: Sines and cosines of a place: the slowest goes once through its period in eight standard
-#: deviations, farther than a brain reaches; the fastest in one, some 35 mm.
-_FREQUENCIES = (math.pi / 4, math.pi / 2, math.pi, 2 * math.pi)
 
 
 class TissueReader(nn.Module):
@@ -27,7 +23,7 @@ class TissueReader(nn.Module):
     def __init__(self, dim: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(dim + 3 * (1 + 2 * len(_FREQUENCIES)), _WIDTH),
+            nn.Linear(dim + PLACE_FEATURES, _WIDTH),
             nn.ReLU(),
             nn.Linear(_WIDTH, _WIDTH),
             nn.ReLU(),
@@ -49,9 +45,4 @@ class TissueReader(nn.Module):
         -------
         Tensor, shape (B, K, N_SIGNALS + 1)
         """
-        if place is None:
-            place = points.new_zeros(*points.shape[:2], 3)
-        waves = [wave(place * f) for f in _FREQUENCIES for wave in (torch.sin, torch.cos)]
-        return self.layers(
-            torch.cat([points, place.to(points), *(w.to(points) for w in waves)], -1)
-        )
+        return self.layers(with_place(points, place))

@@ -178,17 +178,24 @@ def render(subject: Subject, acquisition: Acquisition) -> np.ndarray:
     maps['pd'] = np.minimum(maps['pd'], 1.0)
     uptake = table['uptake'].astype(np.float32)[subject.tissue]
     image = np.asarray(signal(acquisition, Relaxation(**maps, uptake=uptake)), dtype=np.float32)
-    classes = Relaxation(
-        **{key: table[key] * subject.factors[key] for key in maps}, uptake=table['uptake']
-    )
-    bright = weighted_quantile(np.asarray(signal(acquisition, classes)), subject.fractions, 0.98)
-    return np.where(subject.mask, image / max(bright, 1e-6), 0).astype(np.float32)
+    _, bright = _class_signals(subject, acquisition)
+    return np.where(subject.mask, image / bright, 0).astype(np.float32)
 
 
-def render_random(rng: np.random.Generator, subject: Subject) -> np.ndarray:
-    """Return an image with a random intensity per tissue, which no sequence need produce."""
-    means = rng.uniform(0.05, 1.0, len(TISSUE_NAMES)).astype(np.float32)
-    image = means[subject.tissue] * subject.texture['t1']
+def class_levels(subject: Subject, acquisition: Acquisition) -> np.ndarray:
+    """Return the intensity of each of :data:`TISSUE_NAMES` in :func:`render`'s image."""
+    signals, bright = _class_signals(subject, acquisition)
+    return signals / bright
+
+
+def random_levels(rng: np.random.Generator) -> np.ndarray:
+    """Draw an intensity for each of :data:`TISSUE_NAMES`, which no sequence need produce."""
+    return rng.uniform(0.05, 1.0, len(TISSUE_NAMES)).astype(np.float32)
+
+
+def render_levels(subject: Subject, levels: np.ndarray) -> np.ndarray:
+    """Return an image with a given intensity per tissue."""
+    image = levels[subject.tissue] * subject.texture['t1']
     return np.where(subject.mask, image, 0).astype(np.float32)
 
 
@@ -197,17 +204,16 @@ def draw_matrix(
     *,
     rotation_deg: float = 15.0,
     scale: float = 0.12,
-    flip: bool = True,
 ) -> np.ndarray:
     """Draw what turns a position in a cube into one in the volume that it is cut out of.
+
+    Left and right are exchanged half of the time.
 
     Parameters
     ----------
     rng : numpy.random.Generator
     rotation_deg, scale : float
         Largest rotation about each axis, largest relative change of size.
-    flip : bool
-        Whether left and right are exchanged half of the time.
 
     Returns
     -------
@@ -215,7 +221,7 @@ def draw_matrix(
     """
     angles = np.deg2rad(rng.uniform(-rotation_deg, rotation_deg, 3))
     matrix = _rotation(angles) @ np.diag(np.exp(rng.uniform(-scale, scale, 3)))
-    if flip and rng.random() < 0.5:
+    if rng.random() < 0.5:
         matrix[:, 0] *= -1
     return matrix
 
@@ -290,6 +296,14 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
     return about_x @ about_y @ about_z
+
+
+def _class_signals(subject: Subject, acquisition: Acquisition) -> tuple[np.ndarray, float]:
+    """Return the signal of each tissue, and the 98th percentile of the whole brain's."""
+    table = _properties(acquisition.field_strength or 3.0)
+    varied = {key: table[key] * factor for key, factor in subject.factors.items()}
+    signals = np.asarray(signal(acquisition, Relaxation(**varied, uptake=table['uptake'])))
+    return signals, max(weighted_quantile(signals, subject.fractions, 0.98), 1e-6)
 
 
 def _properties(field_strength: float) -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from ..acquisition import Acquisition
 from ..errors import ScanError, UsageError
+from ..greys import grey_levels
 from ..grids import Grid, resample
 from ..networks.config import N_SIGNALS
 from ..networks.hardware import has_bfloat16
@@ -54,7 +55,9 @@ class EncodedScan:
     text : Tensor, shape (1, text_dim), or None
         The embedded prompt of the source, if the encoder wants to know it.
     frame : BrainFrame or None
-        Where the brain lies in ``grid``, if the decoder reads tissues.
+        Where the brain lies in ``grid``, if the decoder is told.
+    greys : ndarray of float32, shape (len(PERCENTILES),), or None
+        How the grey values of ``source`` are distributed, if the decoder is told.
     """
 
     grid: Grid
@@ -63,6 +66,7 @@ class EncodedScan:
     source: np.ndarray
     text: torch.Tensor | None
     frame: BrainFrame | None
+    greys: np.ndarray | None
 
 
 class Synthesizer:
@@ -194,8 +198,9 @@ class Synthesizer:
         n_features = len(boxes) * source[boxes[0]].size * self.config.encoder.out_dim
         keep = 4 * n_features <= _KEPT_BYTES
         tiles = [(box, self._features(source[box], text) if keep else None) for box in boxes]
-        frame = BrainFrame.of(inside_brain) if self.config.decoder.tissues else None
-        return EncodedScan(grid, mask, tiles, source, text, frame)
+        frame = BrainFrame.of(inside_brain) if self.config.decoder.tells_place else None
+        greys = grey_levels(source, inside_brain) if self.config.decoder.correction else None
+        return EncodedScan(grid, mask, tiles, source, text, frame, greys)
 
     def decode(self, encoded: EncodedScan, prompt: str, grid: Grid) -> np.ndarray:
         """Synthesise an image.
@@ -296,7 +301,7 @@ class Synthesizer:
             for part in np.array_split(chosen, len(chosen) // self._points_at_once() + 1):
                 share = self._share(points[part], box)
                 place = None if encoded.frame is None else encoded.frame.places_of(points[part])
-                told = (text, cell, signals, place)
+                told = (text, cell, signals, place, encoded.greys)
                 values = self._decode_points(fused, points[part], box, *told)
                 total[part] += share * values
                 weight[part] += share
@@ -312,7 +317,7 @@ class Synthesizer:
         return blend_weight(points, box)
 
     def _decode_points(
-        self, features, points, box, text, cell, signals=None, place=None
+        self, features, points, box, text, cell, signals=None, place=None, greys=None
     ) -> np.ndarray:
         first = np.array([part.start for part in box])
         size = np.array([part.stop - part.start for part in box])
@@ -323,9 +328,11 @@ class Synthesizer:
         sizes = torch.from_numpy(cell.astype(np.float32)).to(self.device)
         if place is not None:
             place = torch.from_numpy(place)[None].to(self.device)
+        if greys is not None:
+            greys = torch.from_numpy(greys)[None].to(self.device)
         with self._autocast():
             decode = self._network.synthesis.imnet
-            values = decode(features, tensor, text, sizes, signals, place)[0]
+            values = decode(features, tensor, text, sizes, signals, place, greys)[0]
         return values.float().cpu().numpy()
 
     def _autocast(self):

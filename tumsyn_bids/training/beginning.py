@@ -78,7 +78,7 @@ def begin(
     text_encoder: str | Path | None = None,
     start: str | Path | None = None,
     frozen: bool = False,
-    read_tissues: bool = False,
+    part: str | None = None,
 ) -> Beginning:
     """Choose configuration and first weights.
 
@@ -94,8 +94,8 @@ def begin(
         Model whose weights are the first ones.
     frozen : bool
         Whether the text encoder of ``start`` is not trained further.
-    read_tissues : bool
-        Whether ``start`` gets a part that reads tissues, if it has none.
+    part : str, optional
+        What ``start`` gets if it has no such part; see :func:`with_part`.
 
     Raises
     ------
@@ -119,27 +119,30 @@ def begin(
         )
     model = load_model(find_model(start))
     network = model.network
-    if read_tissues:
-        network = with_tissues(network)
+    if part is not None:
+        network = with_part(network, part)
     text = network.prompt.text.state_dict() if frozen else None
     origin = {'version': model.version, 'sha256': model.sha256}
     return Beginning(network.config, text, network.state_dict(), origin)
 
 
-def with_tissues(network: Model) -> Model:
-    """Return a network with a part that reads tissues; its images of default protocols stay.
+def with_part(network: Model, part: str) -> Model:
+    """Return a network whose decoder has one part more; its images of default protocols stay.
 
     Parameters
     ----------
     network : Model
-        Whose decoder mixes the signals of tissues. Returned as it is if it reads them already.
+        Returned as it is if it has that part already, or if it cannot have it.
+    part : {'tissues', 'correction'}
+        Field of :class:`~tumsyn_bids.networks.config.DecoderConfig`.
     """
     config = network.config
-    if config.decoder.tissues or not config.decoder.mixing:
+    if getattr(config.decoder, part) or not config.decoder.mixing:
         return network
+    decoder = replace(config.decoder, **{part: getattr(get_config('embedded').decoder, part)})
     # Shares that are probabilities need nothing to make up for.
-    gain = min(config.physics_gain, 1.0)
-    config = replace(config, decoder=replace(config.decoder, tissues=True), physics_gain=gain)
+    gain = min(config.physics_gain, 1.0) if decoder.tissues else config.physics_gain
+    config = replace(config, decoder=decoder, physics_gain=gain)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         wider = initialise(Model(config))

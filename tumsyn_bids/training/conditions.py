@@ -106,5 +106,5 @@ def _table(config: SynthesisConfig, path: Path, people) -> Condition:
 
 
 def _told_by(config: SynthesisConfig, text: TextConfig) -> SynthesisConfig:
-    decoder = replace(config.decoder, mixing=False, tissues=False)
+    decoder = replace(config.decoder, mixing=False, tissues=False, correction=())
     return replace(config, text=text, decoder=decoder, numeric=False, signals=False)

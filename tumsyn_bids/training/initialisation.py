@@ -41,6 +41,8 @@ def initialise(model: Model) -> Model:
     for layer in (*(network.imnet.film or ()), network.encoder.condition):
         if layer is not None:
             layer.weight.mul_(0.2)
+    if network.imnet.correction is not None:
+        nn.init.zeros_(network.imnet.correction.output.weight)
     output = network.imnet.layers[-1]
     output.weight.mul_(0.1)
     nn.init.constant_(output.bias, 0.4 if network.imnet.shares is None else 0.0)

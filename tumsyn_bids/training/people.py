@@ -20,6 +20,7 @@ from ..anatomy.intensity import largest_part
 from ..bids.metadata import MetadataReader
 from ..bids.participants import People
 from ..errors import UsageError
+from ..greys import grey_levels
 from ..grids import Grid, resample
 from ..physics.recontrast import class_means, tissue_shares
 from ..place import BrainFrame
@@ -74,6 +75,14 @@ class PairedSubject:
     def frame(self) -> BrainFrame:
         """Where the brain lies in the volume."""
         return BrainFrame.of(self.mask)
+
+    def greys(self, name: str) -> np.ndarray:
+        """Return how the grey values of an image are distributed."""
+        return self._greys[name]
+
+    @cached_property
+    def _greys(self) -> dict[str, np.ndarray]:
+        return {name: grey_levels(image, self.mask) for name, image in self.images.items()}
 
     def acquisition(self, name: str) -> Acquisition:
         """Return all that is known of an image: its protocol, the person, the voxels."""

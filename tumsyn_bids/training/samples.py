@@ -9,20 +9,23 @@ import torch
 from scipy import ndimage
 
 from ..acquisition import CONTRASTS, FIELDS, Acquisition
-from ..physics.expected import share_of
+from ..greys import PERCENTILES, grey_levels
+from ..physics.expected import share_of, weighted_quantile
 from ..physics.recontrast import BASES, recontrast
 from ..place import BrainFrame
 from ..prompt import render_prompt
-from ..protocols import default_protocol
+from ..protocols import default_protocol, usual_protocol
 from ..simulation.draw import draw_acquisition
 from ..simulation.generator import (
     TISSUE_NAMES,
     TissueVolume,
+    class_levels,
     draw_grid,
     draw_matrix,
     draw_subject,
+    random_levels,
     render,
-    render_random,
+    render_levels,
     sample_image,
 )
 from ..simulation.lesions import draw_lesions, paint_lesions
@@ -48,11 +51,18 @@ LESION_SHARE = 0.25
 RECONTRASTED_SHARE = 0.2
 #: Part of the samples of a real person whose source is made worse than it is.
 CORRUPTED_SHARE = 0.25
+#: Part of the samples of a real person that are not turned or bent: interpolation between voxels
+#: takes the finest structures from an image, and a network that has seen no others makes none.
+STILL_SHARE = 0.7
 #: Fewer people cannot teach what age and sex do: what they look like would be learned as what
 #: their ages look like. The fewer there are, the more often a prompt states another age and sex.
 FEW_PEOPLE = 50
 #: Standard deviation of what places are off by, in standard deviations of the brain: masks differ.
 PLACE_ERROR = 0.05
+#: Standard deviation of what grey levels are off by: they are those of the scan before it is
+#: spoiled, and no two scans of a protocol have the same.
+GREY_ERROR = 0.02
+_VOXELS_OF_GREYS = 5_000
 _SHARE_OF = np.array([share_of(name) for name in TISSUE_NAMES])
 
 
@@ -75,6 +85,8 @@ class Sample:
         the source, ``UNKNOWN_TISSUE`` outside the mask; only of what is simulated.
     place : ndarray of float32, shape (3, X, Y, Z)
         Of the voxels of the source in the brain (:mod:`tumsyn_bids.place`).
+    greys : ndarray of float32, shape (len(PERCENTILES),)
+        Of the source (:mod:`tumsyn_bids.greys`).
     """
 
     source: np.ndarray
@@ -84,13 +96,22 @@ class Sample:
     source_prompt: str
     acquisitions: tuple[Acquisition, ...]
     place: np.ndarray
+    greys: np.ndarray
     tissue: np.ndarray | None = None
 
 
 def simulated_sample(
-    rng: np.random.Generator, volumes: list[TissueVolume], *, patch: int, n_targets: int
+    rng: np.random.Generator,
+    volumes: list[TissueVolume],
+    *,
+    patch: int,
+    n_targets: int,
+    usual: bool = False,
 ) -> Sample:
-    """Draw a sample from an anatomy and the sequence equations."""
+    """Draw a sample from an anatomy and the sequence equations.
+
+    With ``usual``, the targets are of default protocols.
+    """
     volume = volumes[rng.integers(len(volumes))]
     centre, matrix = _centre(rng, volume.distance == 0), draw_matrix(rng)
     grid = draw_grid(rng, volume.tissue.shape, patch, centre=centre, matrix=matrix)
@@ -103,11 +124,15 @@ def simulated_sample(
         )
         for name in names
     ]
+    if usual:
+        acquisitions[1:] = [usual_protocol(acquisition) for acquisition in acquisitions[1:]]
     spread = rng.uniform(0.4, 0.7)
     if rng.random() < 0.1:
-        source, source_acquisition = render_random(rng, subject), Acquisition()
+        levels, source_acquisition = random_levels(rng), Acquisition()
+        source = render_levels(subject, levels)
     else:
-        source, source_acquisition = render(subject, acquisitions[0]), acquisitions[0]
+        levels, source_acquisition = class_levels(subject, acquisitions[0]), acquisitions[0]
+        source = render(subject, acquisitions[0])
     source = blur(source, spread) * subject.mask
     targets = [
         blur(np.minimum(render(subject, acq), BRIGHTEST), 0.5) * subject.mask
@@ -121,29 +146,43 @@ def simulated_sample(
         source_prompt=_source_prompt(rng, source_acquisition),
         acquisitions=tuple(acquisitions[1:]),
         place=_places(rng, volume.frame.seen_from(matrix, centre), patch),
+        greys=_greys_of_classes(rng, levels, subject.fractions),
         tissue=np.where(subject.mask, _SHARE_OF[subject.tissue], UNKNOWN_TISSUE),
     )
 
 
 def real_sample(
-    rng: np.random.Generator, subjects: list[PairedSubject], *, patch: int, n_targets: int
+    rng: np.random.Generator,
+    subjects: list[PairedSubject],
+    *,
+    patch: int,
+    n_targets: int,
+    usual: bool = False,
 ) -> Sample:
     """Draw a sample from a real person.
 
     Prompts say what the sidecars of the images say. Where these are silent, a prompt either leaves
     the protocol open or says what such an image is usually made with. Part of the images are
     turned into those of drawn protocols (:mod:`tumsyn_bids.physics.recontrast`), which teach,
-    beside the simulation, what the parameters do.
+    beside the simulation, what the parameters do; none with ``usual``.
     """
     subject = subjects[rng.integers(len(subjects))]
     centre = _centre(rng, subject.mask)
-    matrix = draw_matrix(rng, rotation_deg=10, scale=0.08)
-    grid = draw_grid(rng, subject.mask.shape, patch, centre=centre, matrix=matrix, bend_voxels=2.0)
-    mask = sample_image(subject.mask, grid) > 0.5
-    if subject.shares is not None and rng.random() < RECONTRASTED_SHARE:
-        images, acquisitions = _recontrasted(rng, subject, grid, 1 + n_targets)
+    if rng.random() < STILL_SHARE:
+        # The middle of a patch of even size lies between voxels.
+        centre = centre + (patch - 1) / 2 % 1
+        matrix, bend = np.diag([rng.choice([-1.0, 1.0]), 1.0, 1.0]), 0.0
     else:
-        images, acquisitions = _as_acquired(rng, subject, grid, 1 + n_targets)
+        matrix, bend = draw_matrix(rng, rotation_deg=10, scale=0.08), 2.0
+    grid = draw_grid(
+        rng, subject.mask.shape, patch, centre=centre, matrix=matrix, bend_voxels=bend
+    )
+    mask = sample_image(subject.mask, grid) > 0.5
+    drawn = subject.shares is not None and rng.random() < RECONTRASTED_SHARE
+    if drawn and not usual:
+        images, acquisitions, greys = _recontrasted(rng, subject, grid, 1 + n_targets)
+    else:
+        images, acquisitions, greys = _as_acquired(rng, subject, grid, 1 + n_targets)
     source = images[0] * mask
     if rng.random() < CORRUPTED_SHARE:
         source = corrupt_source(rng, source, mask, strength=0.6)
@@ -162,6 +201,7 @@ def real_sample(
         source_prompt=_source_prompt(rng, shown),
         acquisitions=tuple(wanted),
         place=_places(rng, subject.frame.seen_from(matrix, centre), patch),
+        greys=_off_by_a_little(rng, greys),
     )
 
 
@@ -181,7 +221,16 @@ def _recontrasted(rng, subject: PairedSubject, grid, count: int):
         image = sample_image(subject.images[base], grid)
         image = recontrast(image, shares, subject.means[base], acquisition)
         images.append(np.minimum(image, BRIGHTEST))
-    return images, acquisitions
+    return images, acquisitions, _greys_as_recontrasted(rng, subject, acquisitions[0])
+
+
+def _greys_as_recontrasted(rng, subject: PairedSubject, acquisition: Acquisition) -> np.ndarray:
+    chosen = rng.choice(np.flatnonzero(subject.mask), _VOXELS_OF_GREYS)
+    base = BASES[acquisition.contrast]
+    image = subject.images[base].ravel()[chosen]
+    shares = subject.shares.reshape(len(subject.shares), -1)[:, chosen].astype(np.float32)
+    image = recontrast(image, shares, subject.means[base], acquisition)
+    return grey_levels(np.minimum(image, BRIGHTEST), np.ones_like(image, dtype=bool))
 
 
 def _as_acquired(rng, subject: PairedSubject, grid, count: int):
@@ -191,7 +240,8 @@ def _as_acquired(rng, subject: PairedSubject, grid, count: int):
         near = sample_image(subject.ventricle, grid)
         lesions = draw_lesions(rng, sample_image(subject.white, grid) > 0.5, near)
         images = paint_lesions(rng, images, names, lesions)
-    return images, [_protocol_of(rng, subject, name) for name in names]
+    protocols = [_protocol_of(rng, subject, name) for name in names]
+    return images, protocols, subject.greys(names[0])
 
 
 def _protocol_of(rng, subject: PairedSubject, name: str) -> Acquisition:
@@ -241,6 +291,15 @@ def _places(rng, frame: BrainFrame, patch: int) -> np.ndarray:
     larger = np.exp(error * rng.standard_normal(3))
     covariance = frame.covariance * np.outer(larger, larger)
     return BrainFrame(centre, covariance).places([-(patch - 1) / 2] * 3, [patch] * 3)
+
+
+def _greys_of_classes(rng, levels: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+    found = [weighted_quantile(levels, fractions, q / 100) for q in PERCENTILES]
+    return _off_by_a_little(rng, np.array(found))
+
+
+def _off_by_a_little(rng, greys: np.ndarray) -> np.ndarray:
+    return (greys + GREY_ERROR * rng.standard_normal(len(greys))).astype(np.float32)
 
 
 def _centre(rng, inside: np.ndarray) -> np.ndarray:

@@ -75,7 +75,9 @@ class Step(nn.Module):
         super().__init__()
         self.model, self.margin = model, margin
 
-    def forward(self, sources, places, told) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+    def forward(
+        self, sources, places, greys, told
+    ) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
         """Return the targets of each source, and what each of its voxels is taken for.
 
         Parameters
@@ -83,6 +85,8 @@ class Step(nn.Module):
         sources : Tensor, shape (B, 1, X, Y, Z)
         places : Tensor, shape (B, 3, X, Y, Z)
             Of their voxels in the brain.
+        greys : Tensor, shape (B, len(PERCENTILES))
+            Of the sources.
         told : sequence of (ids, numbers, signals, coord), length B
             Of :func:`step_prompts`; ``coord``, shape (1, X, Y, Z, 3) without the margin, is where
             to answer, at the voxels if ``None``.
@@ -99,11 +103,16 @@ class Step(nn.Module):
         shown = torch.cat([text[-1:] for text in texts])
         features = network.encoder(sources, shown)
         return [
-            self._decoded(features[index][None], places[index][None], text[:-1], signals, coord)
+            self._decoded(
+                *(part[index][None] for part in (features, places, greys)),
+                text[:-1],
+                signals,
+                coord,
+            )
             for index, (text, (*_, signals, coord)) in enumerate(zip(texts, told, strict=True))
         ]
 
-    def _decoded(self, features, places, texts, signals, coord):
+    def _decoded(self, features, places, greys, texts, signals, coord):
         network = self.model.synthesis
         inner_places = without_margin(places, self.margin)
         images, shares = [], None
@@ -115,13 +124,13 @@ class Step(nn.Module):
                 flat = (volume.flatten(2).transpose(1, 2) for volume in (inner, inner_places))
                 shares = network.imnet.tissue_logits(*flat)[0]
             if coord is None:
-                images.append(
-                    network.imnet.on_grid(inner, text, signals=mixed, place=inner_places)
-                )
+                told = {'signals': mixed, 'place': inner_places, 'greys': greys}
+                images.append(network.imnet.on_grid(inner, text, **told))
             else:
                 points = coord.flatten(1, 3)
                 place = sample_places(places, points)
-                answer = network.imnet(fused, points, text, signals=mixed, place=place)
+                told = {'signals': mixed, 'place': place, 'greys': greys}
+                answer = network.imnet(fused, points, text, **told)
                 images.append(answer.reshape(coord.shape[:-1]))
         return torch.stack(images, dim=1), shares
 

@@ -22,6 +22,13 @@ from ..networks.model import Model, save_model
 from ..simulation.draw import training_ranges
 from ..simulation.generator import TissueVolume, load_tissue_volume
 from .beginning import Beginning, begin
+from .correcting import (
+    CorrectionRecipe,
+    CorrectionStep,
+    EncodedPatch,
+    correction_loss,
+    encode_patch,
+)
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
 from .losses import synthesis_loss
@@ -42,6 +49,9 @@ from .samples import (
 )
 from .splits import is_excluded, keep_apart
 from .step import Step, step_prompts, tissue_loss, without_margin
+
+Recipe = PaperRecipe | TissueRecipe | CorrectionRecipe
+_NAMES = {PaperRecipe: 'paper', TissueRecipe: 'tissues', CorrectionRecipe: 'correction'}
 
 
 @dataclass(frozen=True)
@@ -106,7 +116,7 @@ def train_synthesis(
     exclude: tuple[str, ...] = (),
     settings: TrainingSettings | None = None,
     engine_settings: EngineSettings | None = None,
-    recipe: PaperRecipe | TissueRecipe | None = None,
+    recipe: Recipe | None = None,
     text_encoder: str | Path | None = None,
     start: str | Path | None = None,
     max_minutes: float | None = None,
@@ -127,8 +137,8 @@ def train_synthesis(
     settings : TrainingSettings
     engine_settings : EngineSettings, optional
         Devices, precision, accumulation; one CPU process if not given.
-    recipe : PaperRecipe or TissueRecipe, optional
-        Train as the paper does, or what reads tissues alone, in the place of the recipe of the
+    recipe : PaperRecipe, TissueRecipe or CorrectionRecipe, optional
+        Train as the paper does, or a part of the decoder alone, in the place of the recipe of the
         embedded model.
     text_encoder : str or path-like, optional
         What is used as it is to read prompts; see
@@ -166,16 +176,9 @@ def train_synthesis(
         text_encoder=text_encoder,
         start=start,
         frozen=of_paper,
-        read_tissues=isinstance(recipe, TissueRecipe),
+        part=None if recipe is None or of_paper else _NAMES[type(recipe)],
     )
-    if isinstance(recipe, TissueRecipe) and not (volumes and begun.config.physics_gain):
-        raise UsageError(
-            'tissues are learned from label maps, by a model whose prompts act through the '
-            'equations',
-            path=start if volumes else labelmaps,
-            field='--recipe tissues',
-            remedy='Give --labelmaps, and a model with a physics_gain in its config.json',
-        )
+    _check_recipe(recipe, begun.config, volumes, labelmaps, start)
     if begun.config.text.reader == 'table' and (not of_paper or volumes):
         raise UsageError(
             'simulation and the recipe of the embedded model draw new prompts at each step',
@@ -194,8 +197,7 @@ def train_synthesis(
         'held_out': [item.name for item in kept_volumes] + [item.label for item in kept_people],
     }
     keep_manifest(engine, manifest)
-    kind = {type(None): _Run, TissueRecipe: _TissueRun, PaperRecipe: _PaperRun}[type(recipe)]
-    run = kind(settings, engine, volumes, people, begun, recipe)
+    run = _RUNS[type(recipe)](settings, engine, volumes, people, begun, recipe)
     run.setup()
     engine.resume()
     validate = None
@@ -224,6 +226,24 @@ def train_synthesis(
     return out_dir / 'model'
 
 
+def _check_recipe(recipe, config, volumes, labelmaps, start) -> None:
+    of_part = isinstance(recipe, (TissueRecipe, CorrectionRecipe))
+    if of_part and not config.physics_gain:
+        raise UsageError(
+            'only of a model whose prompts act through the equations',
+            path=start,
+            field=f'--recipe {_NAMES[type(recipe)]}',
+            remedy='Give a model with a physics_gain in its config.json',
+        )
+    if isinstance(recipe, TissueRecipe) and not volumes:
+        raise UsageError(
+            'tissues are learned from label maps',
+            path=labelmaps,
+            field='--recipe tissues',
+            remedy='Give --labelmaps',
+        )
+
+
 def _load_volumes(labelmaps, exclude) -> list[TissueVolume]:
     if labelmaps is None:
         return []
@@ -240,9 +260,9 @@ def _manifest(
     volumes: list[TissueVolume],
     people: list[PairedSubject],
     exclude: tuple[str, ...],
-    recipe: PaperRecipe | TissueRecipe | None,
+    recipe: Recipe | None,
 ) -> dict:
-    name = {PaperRecipe: 'paper', TissueRecipe: 'tissues'}.get(type(recipe))
+    name = _NAMES.get(type(recipe))
     return {
         'settings': asdict(settings),
         'recipe': 'embedded' if recipe is None else {'name': name, **asdict(recipe)},
@@ -300,13 +320,13 @@ class _Run:
         return torch.optim.AdamW(weights, lr=rate, betas=(0.9, 0.95), weight_decay=0.01)
 
     def draw(self, rng: np.random.Generator) -> tuple:
-        """Return sources, places, what the network is told of each, and what is right."""
+        """Return sources, places, grey levels, what the network is told, and what is right."""
         large = rng.random() < self.settings.large_share
         patch = self.settings.large_patch if large else self.settings.patch
         items = [self._item(rng, patch) for _ in range(self.settings.batch)]
-        sources, places, told, truth = zip(*items, strict=True)
+        sources, places, greys, told, truth = zip(*items, strict=True)
         sources = torch.cat(sources).contiguous(memory_format=torch.channels_last_3d)
-        return sources, torch.cat(places), list(told), list(truth)
+        return sources, torch.cat(places), torch.cat(greys), list(told), list(truth)
 
     def _item(self, rng, patch: int):
         sample = self._sample(rng, patch)
@@ -323,12 +343,12 @@ class _Run:
         )
         truth.append(None if sample.tissue is None else torch.from_numpy(sample.tissue)[None])
         truth = [None if item is None else without_margin(item, margin) for item in truth]
-        place = torch.from_numpy(sample.place)[None]
-        return source, place, (*prompts, coord), truth
+        place, greys = (torch.from_numpy(part)[None] for part in (sample.place, sample.greys))
+        return source, place, greys, (*prompts, coord), truth
 
-    def loss(self, step, sources, places, told, truth) -> torch.Tensor:
+    def loss(self, step, sources, places, greys, told, truth) -> torch.Tensor:
         """Return how far the predictions are from the targets, on average."""
-        made = step(sources, places, told)
+        made = step(sources, places, greys, told)
         return sum(map(self._sample_loss, made, truth)) / len(truth)
 
     def _sample_loss(self, made, truth) -> torch.Tensor:
@@ -346,47 +366,79 @@ class _Run:
         cosine = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
         return self.settings.learning_rate * warm_up * cosine
 
-    def _sample(self, rng, patch: int):
+    def _sample(self, rng, patch: int, **asked):
         people, volumes = self.people, self.volumes
         real = bool(people) and (not volumes or rng.random() < self.settings.real_share)
         draw, anatomies = (real_sample, people) if real else (simulated_sample, volumes)
-        return draw(rng, anatomies, patch=patch, n_targets=self.settings.n_targets)
+        return draw(rng, anatomies, patch=patch, n_targets=self.settings.n_targets, **asked)
 
 
-class _TissueRun(_Run):
-    """A training run of what reads tissues alone, on patches that are encoded once."""
+class _PartRun(_Run):
+    """A training run of a part of the decoder alone, on patches that are encoded once."""
+
+    #: Name of the part in the decoder.
+    part: str
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self._remembered: dict[int, EncodedVoxels] = {}
+        self._remembered: dict[int, EncodedVoxels | EncodedPatch] = {}
         self.model.requires_grad_(False)
-        self.model.synthesis.imnet.tissues.requires_grad_(True)
+        getattr(self.model.synthesis.imnet, self.part).requires_grad_(True)
+
+    def _patches(self, rng: np.random.Generator) -> list:
+        """Return patches of those that a step may see."""
+        # Which these are follows from the step's number, so that a run can be resumed.
+        newest = self.engine.step // self.recipe.reuse
+        oldest = max(newest - self.recipe.memory + 1, 0)
+        for index in [index for index in self._remembered if index < oldest]:
+            del self._remembered[index]
+        return [self._patch(int(i)) for i in rng.integers(oldest, newest + 1, self.recipe.batch)]
+
+    def _patch(self, index: int):
+        if index not in self._remembered:
+            rng = np.random.default_rng([self.settings.seed, 11, index])
+            self._remembered[index] = self.encode(rng)
+        return self._remembered[index]
+
+    def encode(self, rng: np.random.Generator):
+        """Draw a patch and encode it."""
+        raise NotImplementedError
+
+
+class _TissueRun(_PartRun):
+    part = 'tissues'
 
     def module(self, model: Model) -> nn.Module:
         return ReadingStep(model)
 
     def draw(self, rng: np.random.Generator) -> tuple:
-        # Which patches a step may see follows from its number, so that a run can be resumed.
-        newest = self.engine.step // self.recipe.reuse
-        oldest = max(newest - self.recipe.memory + 1, 0)
-        for index in [index for index in self._remembered if index < oldest]:
-            del self._remembered[index]
-        chosen = rng.integers(oldest, newest + 1, self.recipe.batch)
         count = self.recipe.voxels_of_step
-        parts = [self._patch(int(index)).some(rng, count) for index in chosen]
+        parts = [patch.some(rng, count) for patch in self._patches(rng)]
         return tuple(map(torch.cat, zip(*parts, strict=True)))
 
-    def _patch(self, index: int) -> EncodedVoxels:
-        if index not in self._remembered:
-            rng = np.random.default_rng([self.settings.seed, 11, index])
-            sample = simulated_sample(rng, self.volumes, patch=self.recipe.patch, n_targets=1)
-            self._remembered[index] = encode_voxels(
-                self.model, sample, self.config, rng, self.recipe
-            )
-        return self._remembered[index]
+    def encode(self, rng: np.random.Generator) -> EncodedVoxels:
+        sample = simulated_sample(rng, self.volumes, patch=self.recipe.patch, n_targets=1)
+        return encode_voxels(self.model, sample, self.config, rng, self.recipe)
 
     def loss(self, step, *sample) -> torch.Tensor:
         return reading_loss(step, *sample)
+
+
+class _CorrectionRun(_PartRun):
+    part = 'correction'
+
+    def module(self, model: Model) -> nn.Module:
+        return CorrectionStep(model)
+
+    def draw(self, rng: np.random.Generator) -> tuple:
+        return ([patch.block(rng, self.recipe.block) for patch in self._patches(rng)],)
+
+    def encode(self, rng: np.random.Generator) -> EncodedPatch:
+        sample = self._sample(rng, self.recipe.patch, usual=True)
+        return encode_patch(self.model, sample, self.config, self.recipe.margin)
+
+    def loss(self, step, blocks) -> torch.Tensor:
+        return correction_loss(step, blocks)
 
 
 class _PaperRun(_Run):
@@ -406,3 +458,11 @@ class _PaperRun(_Run):
 
     def learning_rate(self, step: int) -> float:
         return self.recipe.rate(step, self.settings.steps)
+
+
+_RUNS = {
+    type(None): _Run,
+    TissueRecipe: _TissueRun,
+    CorrectionRecipe: _CorrectionRun,
+    PaperRecipe: _PaperRun,
+}

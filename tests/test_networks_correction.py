@@ -1,0 +1,119 @@
+"""A decoder that corrects its images by place and by the grey levels of the source."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import nibabel as nb
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from tumsyn_bids.greys import PERCENTILES, grey_levels
+from tumsyn_bids.grids import Grid
+from tumsyn_bids.networks.config import N_SIGNALS
+from tumsyn_bids.networks.decoder import make_coord
+from tumsyn_bids.networks.model import LoadedModel, Model
+from tumsyn_bids.networks.registry import get_config
+from tumsyn_bids.synthesis.synthesizer import Synthesizer
+from tumsyn_bids.training.initialisation import initialise
+
+
+@pytest.fixture(scope='module')
+def network():
+    torch.manual_seed(0)
+    model = initialise(Model(replace(get_config('tiny'), physics_gain=1.0))).eval()
+    # It begins with nothing to correct.
+    torch.nn.init.normal_(model.synthesis.imnet.correction.output.weight)
+    return model
+
+
+def _inputs(network, shape):
+    features = torch.rand(1, network.config.encoder.out_dim, *shape)
+    text = torch.randn(1, network.config.prompt_dim)
+    return features, text, torch.randn(1, 3, *shape), torch.rand(1, len(PERCENTILES))
+
+
+def test_grey_levels_are_those_of_the_brain_alone():
+    image = np.linspace(0, 1, 1001).reshape(7, 11, 13)
+    image[0] = 50
+    levels = grey_levels(image, image < 2)
+    np.testing.assert_allclose(levels[[4]], np.median(image[1:]), atol=1e-3)
+    assert levels.max() < 1
+    assert (np.diff(levels) > 0).all()
+
+
+@torch.inference_mode()
+def test_a_network_begins_with_nothing_to_correct():
+    torch.manual_seed(0)
+    model = initialise(Model(get_config('tiny'))).eval()
+    features, text, place, greys = _inputs(model, (6, 5, 4))
+    decoder = model.synthesis.imnet
+    told = decoder.on_grid(features, text, place=place, greys=greys)
+    decoder.correction = None
+    torch.testing.assert_close(told, decoder.on_grid(features, text))
+
+
+@torch.inference_mode()
+def test_place_and_grey_levels_say_something(network):
+    features, text, place, greys = _inputs(network, (6, 5, 4))
+    decode = network.synthesis.imnet.on_grid
+    image = decode(features, text, place=place, greys=greys)
+    assert not torch.allclose(image, decode(features, text, place=place + 1, greys=greys))
+    assert not torch.allclose(image, decode(features, text, place=place, greys=greys + 0.5))
+
+
+@torch.inference_mode()
+def test_what_a_prompt_changes_is_not_corrected(network):
+    """Parameters act through the tissues alone, however large the correction is."""
+    features, text, place, greys = _inputs(network, (6, 5, 4))
+    decoder = network.synthesis.imnet
+    signals = text[:, -N_SIGNALS:] + 0.3
+    told = {'place': place, 'greys': greys}
+    with_it = decoder.on_grid(features, text, signals=signals, **told)
+    with_it -= decoder.on_grid(features, text, **told)
+    correction, decoder.correction = decoder.correction, None
+    without = decoder.on_grid(features, text, signals=signals, **told)
+    without -= decoder.on_grid(features, text, **told)
+    decoder.correction = correction
+    torch.testing.assert_close(with_it, without, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_points_and_grid_are_corrected_alike(network):
+    features, text, place, greys = _inputs(network, (6, 7, 5))
+    decoder = network.synthesis.imnet
+    on_grid = decoder.on_grid(features, text, place=place, greys=greys)
+    points = make_coord((6, 7, 5))[None]
+    places = place.flatten(2).transpose(1, 2)
+    at_points = decoder(features, points, text, place=places, greys=greys)
+    np.testing.assert_allclose(on_grid.reshape(1, -1), at_points, atol=1e-5)
+
+
+def test_a_scan_is_told_by_the_grey_levels_of_all_of_its_brain(network):
+    """Whatever tiles it is cut into, and whatever its units are."""
+    rng = np.random.default_rng(0)
+    index = np.argwhere(np.ones((36, 40, 34))).reshape(36, 40, 34, 3) - (17.5, 19.5, 16.5)
+    mask = np.square(index / (14, 16, 13)).sum(-1) < 1
+    # Bright on one side only, so that tiles differ.
+    image = ndimage.gaussian_filter(rng.random(mask.shape), 1) * (1 + (index[..., 0] > 0))
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    mask_img = nb.Nifti1Image(mask.astype(np.uint8), affine)
+    images, greys = [], []
+    for tile, units in ((24, 1), (64, 1), (64, 700)):
+        model = Model(replace(network.config, tile=tile))
+        model.load_state_dict(network.state_dict())
+        synthesizer = Synthesizer(LoadedModel(model.eval(), 'tiny', '0', '0'), torch.device('cpu'))
+        scan = nb.Nifti1Image((image * units).astype(np.float32), affine)
+        encoded = synthesizer.encode(scan, mask=mask_img)
+        assert (len(encoded.tiles) > 1) == (tile == 24)
+        greys.append(encoded.greys)
+        images.append(synthesizer.decode(encoded, 'Modality: T2w', Grid.of(scan)))
+    np.testing.assert_array_equal(greys[0], greys[1])
+    np.testing.assert_allclose(greys[0], greys[2], rtol=1e-4)
+    np.testing.assert_allclose(images[1], images[2], rtol=1e-3, atol=0.5)
+    other = synthesizer.decode(
+        replace(encoded, greys=encoded.greys + 0.3), 'Modality: T2w', Grid.of(scan)
+    )
+    assert not np.allclose(other, images[2], rtol=0.01, atol=5)

@@ -1,0 +1,189 @@
+"""Training what corrects images, alone, on blocks of patches that are encoded once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from tumsyn_bids.cli.tools import main
+from tumsyn_bids.greys import grey_levels
+from tumsyn_bids.networks.model import Model, load_model, save_model
+from tumsyn_bids.networks.registry import get_config
+from tumsyn_bids.prompt import parse_prompt
+from tumsyn_bids.protocols import usual_protocol
+from tumsyn_bids.simulation.generator import load_tissue_volume
+from tumsyn_bids.training import samples
+from tumsyn_bids.training.beginning import training_config, with_part
+from tumsyn_bids.training.correcting import CorrectionRecipe, CorrectionStep, encode_patch
+from tumsyn_bids.training.engine import EngineSettings
+from tumsyn_bids.training.initialisation import initialise
+from tumsyn_bids.training.people import PairedSubject
+from tumsyn_bids.training.samples import real_sample, simulated_sample
+from tumsyn_bids.training.step import Step, step_prompts
+from tumsyn_bids.training.synthesis import TrainingSettings, train_synthesis
+
+RECIPE = CorrectionRecipe(patch=28, margin=2, block=12, batch=2, reuse=4, memory=3)
+SETTINGS = TrainingSettings(steps=60, learning_rate=1e-2, warm_up=2, ema=0.9)
+
+
+@pytest.fixture(scope='module')
+def volumes(sphere_labelmaps):
+    return [load_tissue_volume(sphere_labelmaps / 'spheres.nii.gz')]
+
+
+@pytest.fixture(scope='module')
+def start(tmp_path_factory):
+    """A model that corrects nothing."""
+    config = replace(training_config('tiny'), physics_gain=1.0)
+    config = replace(config, decoder=replace(config.decoder, correction=()))
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp('models') / 'start'
+    return save_model(initialise(Model(config)), folder, version='0', card={})
+
+
+def _train(out, labelmaps, start, *, steps=SETTINGS.steps, minutes=None):
+    return train_synthesis(
+        out,
+        labelmaps=labelmaps,
+        settings=replace(SETTINGS, steps=steps),
+        engine_settings=EngineSettings('cpu', log_every=10, save_every_s=0),
+        recipe=RECIPE,
+        start=start,
+        max_minutes=minutes,
+    )
+
+
+def test_targets_are_of_default_protocols(volumes):
+    """What the network is not told of, the correction must not be asked for."""
+    rng = np.random.default_rng(3)
+    sample = simulated_sample(rng, volumes, patch=20, n_targets=3, usual=True)
+    for acquisition, prompt in zip(sample.acquisitions, sample.prompts, strict=True):
+        usual = usual_protocol(acquisition)
+        assert acquisition == usual
+        assert parse_prompt(prompt).contrast == usual.contrast
+
+
+def test_real_images_stay_as_they_were_acquired(monkeypatch):
+    monkeypatch.setattr(samples, 'RECONTRASTED_SHARE', 1.0)
+    monkeypatch.setattr(samples, '_recontrasted', None)
+    rng = np.random.default_rng(0)
+    mask = np.zeros((40, 40, 40), dtype=bool)
+    mask[8:-8, 6:-6, 7:-7] = True
+    images = {name: rng.random(mask.shape).astype('f4') * mask for name in ('T1w', 'T2w')}
+    shares = np.stack([0.25 * mask] * 4).astype(np.float16)
+    person = PairedSubject('sub-1', samples.Acquisition(), images, mask, shares=shares)
+    sample = real_sample(rng, [person], patch=20, n_targets=1, usual=True)
+    assert {parse_prompt(prompt).contrast for prompt in sample.prompts} <= {'T1w', 'T2w'}
+    with pytest.raises(TypeError):
+        real_sample(rng, [person], patch=20, n_targets=1)
+
+
+@pytest.mark.parametrize('edge', [15, 16])
+def test_a_patch_that_is_not_turned_has_the_very_voxels_of_the_scan(monkeypatch, edge):
+    """Interpolated between voxels, an image loses what is finest in it."""
+    monkeypatch.setattr(samples, 'STILL_SHARE', 1.0)
+    monkeypatch.setattr(samples, 'CORRUPTED_SHARE', 0.0)
+    rng = np.random.default_rng(0)
+    mask = np.ones((40, 40, 40), dtype=bool)
+    images = {name: rng.integers(0, 200, mask.shape).astype('f4') for name in ('PDw', 'T2w')}
+    person = PairedSubject('sub-1', samples.Acquisition(), images, mask)
+    seen = set()
+    for seed in range(12):
+        sample = real_sample(np.random.default_rng(seed), [person], patch=edge, n_targets=1)
+        values = sample.targets[0][sample.mask]
+        assert (np.abs(values - np.round(values)) < 0.01).mean() > 0.99
+        seen.update(tuple(np.round(values[:8])))
+    assert len(seen) > 20
+
+
+def test_samples_tell_the_grey_levels_of_all_of_the_source(volumes, monkeypatch):
+    monkeypatch.setattr(samples, 'GREY_ERROR', 0.0)
+    monkeypatch.setattr(samples, 'CORRUPTED_SHARE', 0.0)
+    rng = np.random.default_rng(0)
+    mask = np.zeros((40, 40, 40), dtype=bool)
+    mask[5:-5, 5:-5, 5:-5] = True
+    images = {name: rng.random(mask.shape).astype('f4') * mask for name in ('PDw', 'T2w')}
+    images['T2w'] **= 3
+    person = PairedSubject('sub-1', samples.Acquisition(), images, mask)
+    for seed in range(6):
+        sample = real_sample(np.random.default_rng(seed), [person], patch=16, n_targets=1)
+        source = ({'PDw', 'T2w'} - {parse_prompt(sample.prompts[0]).contrast}).pop()
+        np.testing.assert_allclose(sample.greys, grey_levels(images[source], mask))
+    # A simulated head of three tissues has no others' grey values; noise and blur aside.
+    for seed in range(6):
+        sample = simulated_sample(np.random.default_rng(seed), volumes, patch=56, n_targets=1)
+        patch = grey_levels(sample.source, sample.mask)
+        assert np.abs(sample.greys - patch)[3:6].mean() < 0.25
+
+
+def test_blocks_are_those_of_the_patch(volumes):
+    """A block decoded from what is remembered is that part of the whole patch decoded at once."""
+    config = replace(get_config('tiny'), physics_gain=1.0)
+    torch.manual_seed(0)
+    model = initialise(Model(config)).eval()
+    torch.nn.init.normal_(model.synthesis.imnet.correction.output.weight)
+    rng = np.random.default_rng(3)
+    sample = simulated_sample(rng, volumes, patch=28, n_targets=2, usual=True)
+    patch = encode_patch(model, sample, config, RECIPE.margin)
+    block = patch.block(rng, RECIPE.block)
+    (image,) = CorrectionStep(model)([block])
+    targets, mask = block[-2:]
+    told = step_prompts(sample.prompts, sample.source_prompt, sample.acquisitions, config)
+    source = torch.from_numpy(np.ascontiguousarray(sample.source))[None, None]
+    place, greys = (torch.from_numpy(part)[None] for part in (sample.place, sample.greys))
+    with torch.inference_mode():
+        ((whole, _),) = Step(model, RECIPE.margin)(source, place, greys, [(*told, None)])
+    assert image.shape == targets.shape == (1, 2, 12, 12, 12)
+    edge = RECIPE.block
+    right = torch.from_numpy(sample.targets)[None, ..., 2:-2, 2:-2, 2:-2]
+    windows = [
+        (slice(None), slice(None), *(slice(at, at + edge) for at in first))
+        for first in np.ndindex((13, 13, 13))
+    ]
+    at = min(windows, key=lambda window: float((right[window] - targets).abs().max()))
+    torch.testing.assert_close(right[at], targets, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(whole[at], image.detach(), atol=2e-2, rtol=2e-2)
+    assert 0 < float(mask.mean()) <= 1
+
+
+def test_the_correction_learns_and_nothing_else_does(sphere_labelmaps, start, tmp_path):
+    folder = _train(tmp_path / 'run', sphere_labelmaps, start)
+    before = with_part(load_model(start).network, 'correction').state_dict()
+    after = load_model(folder).network.state_dict()
+    changed = {key for key in after if not torch.allclose(after[key], before[key], atol=2e-3)}
+    assert changed
+    assert all(key.startswith('synthesis.imnet.correction.') for key in changed)
+    lines = (tmp_path / 'run' / 'log.csv').read_text().splitlines()[1:]
+    losses = [float(line.split(',')[1]) for line in lines]
+    assert np.mean(losses[-2:]) < 0.7 * losses[0]
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(sphere_labelmaps, start, tmp_path):
+    whole = load_model(_train(tmp_path / 'whole', sphere_labelmaps, start, steps=6)).network
+    for _ in range(8):
+        # Every call is stopped after its first step.
+        folder = _train(tmp_path / 'parts', sphere_labelmaps, start, steps=6, minutes=0.0)
+    assert load_model(folder).version == 'step 6 of 6'
+    parts = load_model(folder).network.state_dict()
+    for key, value in whole.state_dict().items():
+        torch.testing.assert_close(parts[key], value, atol=1e-3, rtol=1e-3)
+
+
+@torch.inference_mode()
+def test_a_model_that_newly_corrects_makes_the_same_images(start):
+    old = load_model(start).network
+    new = with_part(old, 'correction')
+    assert new.config.decoder.correction
+    assert with_part(new, 'correction') is new
+    features, text = torch.rand(1, 16, 5, 6, 4), torch.randn(1, old.config.prompt_dim)
+    images = [net.synthesis.imnet.on_grid(features, text) for net in (old, new)]
+    torch.testing.assert_close(*images)
+
+
+def test_a_correction_needs_a_trained_encoder(sphere_labelmaps, tmp_path, capsys):
+    command = ['train', 'synthesis', str(tmp_path / 'run'), '--labelmaps', str(sphere_labelmaps)]
+    assert main([*command, '--recipe', 'correction']) == 2
+    assert '--from' in capsys.readouterr().err

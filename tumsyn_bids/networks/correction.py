@@ -1,0 +1,68 @@
+"""What the intensity of a voxel owes to where it lies and to what kind of scan the source is."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..greys import PERCENTILES
+from .waves import PLACE_FEATURES, with_place
+
+
+class PlacedCorrection(nn.Module):
+    """Features, place and target of a point to what is added to its intensity.
+
+    Wider than the layers that answer first, and told what they do not know: where in the brain a
+    point lies, as the same grey value of a T1w means another one of a T2w in the putamen than in
+    the cortex; and how the grey values of all of the source are distributed, as scans of the same
+    contrast differ from scanner to scanner.
+
+    Parameters
+    ----------
+    dim : int
+        Channels of the features.
+    text_dim : int
+        Size of the prompt embedding.
+    widths : sequence of int
+        Of the hidden layers.
+    """
+
+    def __init__(self, dim: int, text_dim: int, widths):
+        super().__init__()
+        self.told = nn.Linear(text_dim + len(PERCENTILES), widths[0], bias=False)
+        sizes = (dim + PLACE_FEATURES, *widths)
+        self.hidden = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
+        self.output = nn.Linear(widths[-1], 1)
+
+    def forward(self, points, text, place=None, greys=None) -> torch.Tensor:
+        """Return the correction.
+
+        Parameters
+        ----------
+        points : Tensor, shape (B, K, C)
+            Features.
+        text : Tensor, shape (B, text_dim)
+            Embedded prompt of the target.
+        place : Tensor, shape (B, K, 3), optional
+            In the brain (:meth:`tumsyn_bids.place.BrainFrame.places_of`); the middle if not given.
+        greys : Tensor, shape (B, len(PERCENTILES)), optional
+            Of the source (:func:`tumsyn_bids.greys.grey_levels`); zeros if not given.
+
+        Returns
+        -------
+        Tensor of float32, shape (B, K)
+        """
+        first, *others = self.hidden
+        if greys is None:
+            greys = text.new_zeros(len(text), len(PERCENTILES))
+        told = self.told(torch.cat([text, greys.to(text)], dim=1).to(points))
+        x = first(with_place(points, place)) + told[:, None]
+        for layer in others:
+            x = layer(F.relu(x, inplace=True))
+        # As the decoder's last layer: bfloat16 would leave visible steps of intensity.
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = self.output.weight.float(), self.output.bias.float()
+            return F.linear(F.relu(x).float(), weight, bias)[..., 0]
