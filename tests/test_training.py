@@ -485,6 +485,8 @@ def test_run_begins_with_the_weights_of_a_model(labelmaps, pairs, tmp_path, caps
         torch.testing.assert_close(old, new, rtol=0, atol=2e-3)
     origin = models[1].card['training']['start']
     assert origin['sha256'] == models[0].sha256
+    # What a model has learned from is not lost with what it was trained on last.
+    assert origin['training'] == models[0].card['training']
     command = ['train', 'synthesis', str(tmp_path / 'x'), '--pairs', str(pairs)]
     assert main([*command, '--from', str(first), '--config', 'tiny']) == 2
     assert '--config: the model to begin with' in capsys.readouterr().err

@@ -17,15 +17,15 @@ from tumsyn_bids.protocols import usual_protocol
 from tumsyn_bids.simulation.generator import load_tissue_volume
 from tumsyn_bids.training import samples
 from tumsyn_bids.training.beginning import training_config, with_part
-from tumsyn_bids.training.correcting import CorrectionRecipe, CorrectionStep, encode_patch
+from tumsyn_bids.training.correcting import CorrectionRecipe, CorrectionStep, encode_brain
 from tumsyn_bids.training.engine import EngineSettings
 from tumsyn_bids.training.initialisation import initialise
 from tumsyn_bids.training.people import PairedSubject
-from tumsyn_bids.training.samples import real_sample, simulated_sample
+from tumsyn_bids.training.samples import cropped, real_sample, simulated_sample
 from tumsyn_bids.training.step import Step, step_prompts
 from tumsyn_bids.training.synthesis import TrainingSettings, train_synthesis
 
-RECIPE = CorrectionRecipe(patch=28, margin=2, block=12, batch=2, reuse=4, memory=3)
+RECIPE = CorrectionRecipe(patch=60, blocks=40, block=10, batch=4, first=2, reuse=6, memory=3)
 SETTINGS = TrainingSettings(steps=60, learning_rate=1e-2, warm_up=2, ema=0.9)
 
 
@@ -59,7 +59,7 @@ def _train(out, labelmaps, start, *, steps=SETTINGS.steps, minutes=None):
 def test_targets_are_of_default_protocols(volumes):
     """What the network is not told of, the correction must not be asked for."""
     rng = np.random.default_rng(3)
-    sample = simulated_sample(rng, volumes, patch=20, n_targets=3, usual=True)
+    sample = simulated_sample(rng, volumes, patch=20, n_targets=3, whole=True)
     for acquisition, prompt in zip(sample.acquisitions, sample.prompts, strict=True):
         usual = usual_protocol(acquisition)
         assert acquisition == usual
@@ -75,8 +75,14 @@ def test_real_images_stay_as_they_were_acquired(monkeypatch):
     images = {name: rng.random(mask.shape).astype('f4') * mask for name in ('T1w', 'T2w')}
     shares = np.stack([0.25 * mask] * 4).astype(np.float16)
     person = PairedSubject('sub-1', samples.Acquisition(), images, mask, shares=shares)
-    sample = real_sample(rng, [person], patch=20, n_targets=1, usual=True)
-    assert {parse_prompt(prompt).contrast for prompt in sample.prompts} <= {'T1w', 'T2w'}
+    sample = real_sample(rng, [person], patch=20, n_targets=1, whole=True)
+    (prompt,) = sample.prompts
+    target = images[parse_prompt(prompt).contrast]
+    # All of the brain, voxel for voxel, as it is or mirrored.
+    assert sample.mask.sum() == mask.sum()
+    np.testing.assert_allclose(
+        np.sort(sample.targets[0][sample.mask]), np.sort(target[mask]), atol=1e-3
+    )
     with pytest.raises(TypeError):
         real_sample(rng, [person], patch=20, n_targets=1)
 
@@ -119,34 +125,35 @@ def test_samples_tell_the_grey_levels_of_all_of_the_source(volumes, monkeypatch)
         assert np.abs(sample.greys - patch)[3:6].mean() < 0.25
 
 
-def test_blocks_are_those_of_the_patch(volumes):
-    """A block decoded from what is remembered is that part of the whole patch decoded at once."""
+def test_blocks_are_those_of_the_brain(volumes):
+    """A block decoded from what is remembered is that part of the whole brain decoded at once."""
     config = replace(get_config('tiny'), physics_gain=1.0)
     torch.manual_seed(0)
     model = initialise(Model(config)).eval()
     torch.nn.init.normal_(model.synthesis.imnet.correction.output.weight)
     rng = np.random.default_rng(3)
-    sample = simulated_sample(rng, volumes, patch=28, n_targets=2, usual=True)
-    patch = encode_patch(model, sample, config, RECIPE.margin)
-    block = patch.block(rng, RECIPE.block)
-    (image,) = CorrectionStep(model)([block])
-    targets, mask = block[-2:]
+    sample = cropped(simulated_sample(rng, volumes, patch=60, n_targets=2, whole=True), margin=2)
+    brain = encode_brain(model, sample, config, rng, RECIPE)
+    assert len(brain.mask) == RECIPE.blocks
+    pair = [brain.block(rng), brain.block(rng)]
+    images = CorrectionStep(model)(pair)
     told = step_prompts(sample.prompts, sample.source_prompt, sample.acquisitions, config)
     source = torch.from_numpy(np.ascontiguousarray(sample.source))[None, None]
     place, greys = (torch.from_numpy(part)[None] for part in (sample.place, sample.greys))
     with torch.inference_mode():
-        ((whole, _),) = Step(model, RECIPE.margin)(source, place, greys, [(*told, None)])
-    assert image.shape == targets.shape == (1, 2, 12, 12, 12)
-    edge = RECIPE.block
-    right = torch.from_numpy(sample.targets)[None, ..., 2:-2, 2:-2, 2:-2]
-    windows = [
-        (slice(None), slice(None), *(slice(at, at + edge) for at in first))
-        for first in np.ndindex((13, 13, 13))
-    ]
-    at = min(windows, key=lambda window: float((right[window] - targets).abs().max()))
-    torch.testing.assert_close(right[at], targets, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(whole[at], image.detach(), atol=2e-2, rtol=2e-2)
-    assert 0 < float(mask.mean()) <= 1
+        ((whole, _),) = Step(model)(source, place, greys, [(*told, None)])
+    edge, right = RECIPE.block, torch.from_numpy(np.ascontiguousarray(sample.targets))[None]
+    firsts = list(np.ndindex(*(n - edge + 1 for n in sample.mask.shape)))
+    for image, (*_, targets, mask) in zip(images, pair, strict=True):
+        assert image.shape == targets.shape == (1, 2, edge, edge, edge)
+        assert 0 < float(mask.mean()) <= 1
+
+        def window(first):
+            return (..., *(slice(at, at + edge) for at in first))
+
+        at = min(firsts, key=lambda f: float((right[window(f)] - targets).abs().max()))
+        torch.testing.assert_close(right[window(at)], targets, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(whole[window(at)], image.detach(), atol=2e-2, rtol=2e-2)
 
 
 def test_the_correction_learns_and_nothing_else_does(sphere_labelmaps, start, tmp_path):

@@ -62,7 +62,7 @@ class Beginning:
     weights : dict of str to Tensor or None
         Of the whole network; drawn at random if not given.
     origin : dict or None
-        The model that these weights are of, for the manifest.
+        The model that these weights are of, and how it was trained, for the manifest.
     """
 
     config: SynthesisConfig
@@ -122,7 +122,11 @@ def begin(
     if part is not None:
         network = with_part(network, part)
     text = network.prompt.text.state_dict() if frozen else None
-    origin = {'version': model.version, 'sha256': model.sha256}
+    origin = {
+        'version': model.version,
+        'sha256': model.sha256,
+        'training': model.card.get('training'),
+    }
     return Beginning(network.config, text, network.state_dict(), origin)
 
 

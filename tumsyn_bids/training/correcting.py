@@ -1,8 +1,8 @@
-"""Train what corrects images by place and grey levels, alone, on patches that are encoded once.
+"""Train what corrects images by place and grey levels, alone, on brains that are encoded once.
 
-Encoding a patch and drawing it cost many times what decoding a part of it does. Patches of real
-and of simulated people are encoded once and remembered, and the correction learns from many blocks
-of each: a hundred times as many voxels in the same time. Nothing else of the network changes.
+Encoding a brain and drawing it cost many times what decoding a part of it does. Blocks of real and
+of simulated brains are encoded once and remembered, and the correction learns many times from
+each. Nothing else of the network changes.
 """
 
 from __future__ import annotations
@@ -16,52 +16,53 @@ from torch import nn
 from ..networks.config import SynthesisConfig
 from ..networks.model import Model
 from .losses import local_loss
-from .samples import Sample, to_tensors
-from .step import step_prompts, without_margin
+from .samples import Sample, cropped, to_tensors
+from .step import step_prompts
 
 
 @dataclass(frozen=True)
 class CorrectionRecipe:
-    """How patches are remembered.
+    """How brains are remembered.
 
     Attributes
     ----------
-    patch, margin : int
-        Edge of a patch in voxels; voxels along its border that are encoded but not remembered.
-    block : int
-        Edge of the part of a patch that a step decodes.
+    patch : int
+        Edge of the cube around a simulated brain, in voxels.
+    blocks, block : int
+        Parts of a brain that are remembered, and their edge in voxels.
     batch : int
-        Patches of a step.
-    reuse : int
-        Steps for each new patch.
+        Blocks of a step.
+    first, reuse : int
+        Brains that are remembered before the first step, and steps for each new one.
     memory : int
-        Patches that are remembered; the oldest are forgotten.
+        Brains that are remembered; the oldest are forgotten.
     """
 
-    patch: int = 96
-    margin: int = 8
+    patch: int = 176
+    blocks: int = 600
     block: int = 12
     batch: int = 24
-    reuse: int = 6
-    memory: int = 100
+    first: int = 12
+    reuse: int = 20
+    memory: int = 60
 
 
 @dataclass(frozen=True)
-class EncodedPatch:
-    """A patch as its decoder meets it.
+class EncodedBrain:
+    """Blocks of a brain as its decoder meets them.
 
     Attributes
     ----------
-    features : Tensor of float16, shape (C, X, Y, Z)
+    features : Tensor of float16, shape (N, C, b, b, b)
         Before the prompts of the targets gate them.
     gates : Tensor, shape (T, C)
         Of the targets.
     text : Tensor, shape (T, text_dim)
         Embedded prompts of the targets, of default protocols.
-    place : Tensor of float16, shape (3, X, Y, Z)
+    place : Tensor of float16, shape (N, 3, b, b, b)
     greys : Tensor, shape (len(PERCENTILES),)
-    targets : Tensor of float16, shape (T, X, Y, Z)
-    mask : Tensor of bool, shape (X, Y, Z)
+    targets : Tensor of float16, shape (N, T, b, b, b)
+    mask : Tensor of bool, shape (N, b, b, b)
     """
 
     features: torch.Tensor
@@ -72,8 +73,8 @@ class EncodedPatch:
     targets: torch.Tensor
     mask: torch.Tensor
 
-    def block(self, rng: np.random.Generator, edge: int) -> tuple[torch.Tensor, ...]:
-        """Return a part, around a voxel of the brain if there is one, in single precision.
+    def block(self, rng: np.random.Generator) -> tuple[torch.Tensor, ...]:
+        """Return one of the blocks, in single precision.
 
         Returns
         -------
@@ -81,28 +82,27 @@ class EncodedPatch:
             Gated features (T, C, b, b, b), text, places (T, 3, b, b, b), grey levels (T, P);
             targets (1, T, b, b, b) and mask (1, 1, b, b, b).
         """
-        shape = np.array(self.mask.shape)
-        inside = self.mask.flatten().nonzero()[:, 0].numpy()
-        at = int(rng.choice(inside)) if len(inside) else int(rng.integers(self.mask.numel()))
-        first = np.clip(np.array(np.unravel_index(at, shape)) - edge // 2, 0, shape - edge)
-        box = tuple(slice(int(start), int(start) + edge) for start in first)
-        count = len(self.gates)
-        features = self.features[(slice(None), *box)].float()
+        index, count = int(rng.integers(len(self.mask))), len(self.gates)
         return (
-            features[None] * self.gates[:, :, None, None, None],
+            self.features[index].float()[None] * self.gates[:, :, None, None, None],
             self.text,
-            self.place[(slice(None), *box)].float().expand(count, -1, -1, -1, -1),
+            self.place[index].float().expand(count, -1, -1, -1, -1),
             self.greys.expand(count, -1),
-            self.targets[(slice(None), *box)].float()[None],
-            self.mask[box].float()[None, None],
+            self.targets[index].float()[None],
+            self.mask[index].float()[None, None],
         )
 
 
 @torch.no_grad()
-def encode_patch(
-    model: Model, sample: Sample, config: SynthesisConfig, margin: int
-) -> EncodedPatch:
-    """Encode a patch whose targets are images of default protocols."""
+def encode_brain(
+    model: Model, sample: Sample, config: SynthesisConfig, rng, recipe: CorrectionRecipe
+) -> EncodedBrain:
+    """Encode a brain whose targets are images of default protocols, and keep blocks of it.
+
+    All of the brain at once, as in use: what a network that was trained on patches makes of a
+    whole brain is not what it makes of its parts.
+    """
+    sample = cropped(sample)
     source, targets, mask = to_tensors(sample)
     ids, numbers, _ = step_prompts(
         sample.prompts, sample.source_prompt, sample.acquisitions, config
@@ -110,17 +110,30 @@ def encode_patch(
     text = model.prompt(ids, numbers)
     network = model.synthesis
     features = network.encoder(source.contiguous(memory_format=torch.channels_last_3d), text[-1:])
-    (block,) = network.fusion.block
-    gates = [block.scale(features, row[None]) for row in text[:-1]]
-    return EncodedPatch(
-        features=without_margin(features, margin)[0].half(),
-        gates=torch.cat(gates),
+    (fusion,) = network.fusion.block
+    boxes = _boxes(rng, sample.mask, recipe)
+
+    def parts(volume):
+        return torch.stack([volume[(slice(None), *box)] for box in boxes])
+
+    return EncodedBrain(
+        features=parts(features[0]).half(),
+        gates=torch.cat([fusion.scale(features, row[None]) for row in text[:-1]]),
         text=text[:-1],
-        place=without_margin(torch.from_numpy(sample.place), margin).half(),
+        place=parts(torch.from_numpy(sample.place)).half(),
         greys=torch.from_numpy(sample.greys),
-        targets=without_margin(targets, margin)[0].half(),
-        mask=without_margin(mask, margin)[0, 0] > 0,
+        targets=parts(targets[0]).half(),
+        mask=parts(mask[0])[:, 0] > 0,
     )
+
+
+def _boxes(rng, mask: np.ndarray, recipe: CorrectionRecipe) -> list[tuple[slice, ...]]:
+    """Draw blocks around voxels of the brain."""
+    edge, shape = recipe.block, np.array(mask.shape)
+    middles = rng.choice(np.flatnonzero(mask), recipe.blocks)
+    firsts = np.stack(np.unravel_index(middles, mask.shape), axis=1) - edge // 2
+    firsts = np.clip(firsts, 0, shape - edge)
+    return [tuple(slice(int(at), int(at) + edge) for at in first) for first in firsts]
 
 
 class CorrectionStep(nn.Module):

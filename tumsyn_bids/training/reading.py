@@ -30,8 +30,8 @@ class TissueRecipe:
         Edge of a patch in voxels; voxels along its border that are encoded but not remembered.
     voxels, voxels_of_step : int
         Remembered of a patch, and of these looked at in a step.
-    reuse : int
-        Steps for each new patch.
+    first, reuse : int
+        Patches that are remembered before the first step, and steps for each new one.
     memory : int
         Patches that are remembered; the oldest are forgotten.
     batch : int
@@ -42,6 +42,7 @@ class TissueRecipe:
     margin: int = 8
     voxels: int = 24_000
     voxels_of_step: int = 3_000
+    first: int = 1
     reuse: int = 12
     memory: int = 120
     batch: int = 8

@@ -46,11 +46,11 @@ CONTRAST_WEIGHTS: dict[str, float] = {
 
 
 #: Part of the samples of a real person that get lesions which that person does not have.
-LESION_SHARE = 0.25
+LESION_SHARE = 0.1
 #: Part of the samples of a real person whose images are turned into those of drawn protocols.
 RECONTRASTED_SHARE = 0.2
 #: Part of the samples of a real person whose source is made worse than it is.
-CORRUPTED_SHARE = 0.25
+CORRUPTED_SHARE = 0.1
 #: Part of the samples of a real person that are not turned or bent: interpolation between voxels
 #: takes the finest structures from an image, and a network that has seen no others makes none.
 STILL_SHARE = 0.7
@@ -106,14 +106,16 @@ def simulated_sample(
     *,
     patch: int,
     n_targets: int,
-    usual: bool = False,
+    whole: bool = False,
 ) -> Sample:
     """Draw a sample from an anatomy and the sequence equations.
 
-    With ``usual``, the targets are of default protocols.
+    With ``whole``, the patch lies in the middle of the brain, of which it should hold all, and the
+    targets are of default protocols.
     """
     volume = volumes[rng.integers(len(volumes))]
-    centre, matrix = _centre(rng, volume.distance == 0), draw_matrix(rng)
+    centre = volume.frame.centre if whole else _centre(rng, volume.distance == 0)
+    matrix = draw_matrix(rng)
     grid = draw_grid(rng, volume.tissue.shape, patch, centre=centre, matrix=matrix)
     subject = draw_subject(rng, volume, grid)
     person = Acquisition(age=float(round(rng.uniform(4, 90))), sex=str(rng.choice(['M', 'F'])))
@@ -124,7 +126,7 @@ def simulated_sample(
         )
         for name in names
     ]
-    if usual:
+    if whole:
         acquisitions[1:] = [usual_protocol(acquisition) for acquisition in acquisitions[1:]]
     spread = rng.uniform(0.4, 0.7)
     if rng.random() < 0.1:
@@ -157,29 +159,35 @@ def real_sample(
     *,
     patch: int,
     n_targets: int,
-    usual: bool = False,
+    whole: bool = False,
 ) -> Sample:
     """Draw a sample from a real person.
 
     Prompts say what the sidecars of the images say. Where these are silent, a prompt either leaves
     the protocol open or says what such an image is usually made with. Part of the images are
     turned into those of drawn protocols (:mod:`tumsyn_bids.physics.recontrast`), which teach,
-    beside the simulation, what the parameters do; none with ``usual``.
+    beside the simulation, what the parameters do.
+
+    With ``whole``, the sample holds all of the brain, whatever its size, as it was acquired.
     """
     subject = subjects[rng.integers(len(subjects))]
-    centre = _centre(rng, subject.mask)
-    if rng.random() < STILL_SHARE:
-        # The middle of a patch of even size lies between voxels.
+    still = np.diag([rng.choice([-1.0, 1.0]), 1.0, 1.0])
+    if whole:
+        patch = max(subject.mask.shape)
+        centre, matrix, bend = np.round((np.array(subject.mask.shape) - 1) / 2), still, 0.0
         centre = centre + (patch - 1) / 2 % 1
-        matrix, bend = np.diag([rng.choice([-1.0, 1.0]), 1.0, 1.0]), 0.0
+    elif rng.random() < STILL_SHARE:
+        # The middle of a patch of even size lies between voxels.
+        centre, matrix, bend = _centre(rng, subject.mask) + (patch - 1) / 2 % 1, still, 0.0
     else:
-        matrix, bend = draw_matrix(rng, rotation_deg=10, scale=0.08), 2.0
+        centre, matrix = _centre(rng, subject.mask), draw_matrix(rng, rotation_deg=10, scale=0.08)
+        bend = 2.0
     grid = draw_grid(
         rng, subject.mask.shape, patch, centre=centre, matrix=matrix, bend_voxels=bend
     )
     mask = sample_image(subject.mask, grid) > 0.5
     drawn = subject.shares is not None and rng.random() < RECONTRASTED_SHARE
-    if drawn and not usual:
+    if drawn and not whole:
         images, acquisitions, greys = _recontrasted(rng, subject, grid, 1 + n_targets)
     else:
         images, acquisitions, greys = _as_acquired(rng, subject, grid, 1 + n_targets)
@@ -325,6 +333,22 @@ def off_grid(rng: np.random.Generator, sample: Sample) -> tuple[Sample, np.ndarr
     mask = ndimage.shift(sample.mask.astype(np.float32), -offset, order=1, mode='nearest') > 0.5
     moved = np.stack(targets).astype(np.float32) * mask
     return replace(sample, targets=moved, mask=mask), offset
+
+
+def cropped(sample: Sample, margin: int = 8) -> Sample:
+    """Return the part of a sample around its mask."""
+    box = tuple(
+        slice(max(part.start - margin, 0), part.stop + margin)
+        for part in ndimage.find_objects(sample.mask.astype(np.uint8))[0]
+    )
+    return replace(
+        sample,
+        source=sample.source[box],
+        targets=sample.targets[(slice(None), *box)],
+        mask=sample.mask[box],
+        place=sample.place[(slice(None), *box)],
+        tissue=None if sample.tissue is None else sample.tissue[box],
+    )
 
 
 def to_tensors(sample: Sample) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

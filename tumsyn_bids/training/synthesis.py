@@ -25,9 +25,9 @@ from .beginning import Beginning, begin
 from .correcting import (
     CorrectionRecipe,
     CorrectionStep,
-    EncodedPatch,
+    EncodedBrain,
     correction_loss,
-    encode_patch,
+    encode_brain,
 )
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
@@ -85,8 +85,11 @@ class TrainingSettings:
         Part of the people, real and simulated, that are kept to choose the best weights with.
     validation_samples : int
         How many samples of theirs are looked at.
+    warm_up : int
+        Steps until the peak, a tenth of the schedule at most.
     ema : float
-        Decay of the averaged weights, which are the ones that are saved as the model.
+        Largest decay of the averaged weights, which are the ones that are saved as the model; in
+        a short run it is less, so that the beginning is forgotten.
     """
 
     config: str = 'embedded'
@@ -106,6 +109,11 @@ class TrainingSettings:
     held_out: float = 0.0
     validation_samples: int = 16
     seed: int = 20409
+
+    @property
+    def decay(self) -> float:
+        """Decay of the averaged weights of this run: they reach over a fifth of its steps."""
+        return min(self.ema, max(1 - 5 / self.steps, 0.0))
 
 
 def train_synthesis(
@@ -297,7 +305,7 @@ class _Run:
             self.optimizer([p for p in self.model.parameters() if p.requires_grad]),
             model=self.model,
             averaged=self.averaged,
-            ema=self.settings.ema,
+            ema=self.settings.decay,
         )
 
     def module(self, model: Model) -> nn.Module:
@@ -360,7 +368,7 @@ class _Run:
 
     def learning_rate(self, step: int) -> float:
         """Return the rate of a step: a warm-up, then half a cosine."""
-        warm_up = min(1.0, (step + 1) / self.settings.warm_up)
+        warm_up = min(1.0, (step + 1) / min(self.settings.warm_up, self.settings.steps // 10 + 1))
         progress = step / self.settings.steps
         floor = 0.02
         cosine = floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
@@ -381,14 +389,14 @@ class _PartRun(_Run):
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self._remembered: dict[int, EncodedVoxels | EncodedPatch] = {}
+        self._remembered: dict[int, EncodedVoxels | EncodedBrain] = {}
         self.model.requires_grad_(False)
         getattr(self.model.synthesis.imnet, self.part).requires_grad_(True)
 
     def _patches(self, rng: np.random.Generator) -> list:
         """Return patches of those that a step may see."""
         # Which these are follows from the step's number, so that a run can be resumed.
-        newest = self.engine.step // self.recipe.reuse
+        newest = self.recipe.first - 1 + self.engine.step // self.recipe.reuse
         oldest = max(newest - self.recipe.memory + 1, 0)
         for index in [index for index in self._remembered if index < oldest]:
             del self._remembered[index]
@@ -431,11 +439,11 @@ class _CorrectionRun(_PartRun):
         return CorrectionStep(model)
 
     def draw(self, rng: np.random.Generator) -> tuple:
-        return ([patch.block(rng, self.recipe.block) for patch in self._patches(rng)],)
+        return ([brain.block(rng) for brain in self._patches(rng)],)
 
-    def encode(self, rng: np.random.Generator) -> EncodedPatch:
-        sample = self._sample(rng, self.recipe.patch, usual=True)
-        return encode_patch(self.model, sample, self.config, self.recipe.margin)
+    def encode(self, rng: np.random.Generator) -> EncodedBrain:
+        sample = self._sample(rng, self.recipe.patch, whole=True)
+        return encode_brain(self.model, sample, self.config, rng, self.recipe)
 
     def loss(self, step, blocks) -> torch.Tensor:
         return correction_loss(step, blocks)
