@@ -194,3 +194,9 @@ def test_a_correction_needs_a_trained_encoder(sphere_labelmaps, tmp_path, capsys
     command = ['train', 'synthesis', str(tmp_path / 'run'), '--labelmaps', str(sphere_labelmaps)]
     assert main([*command, '--recipe', 'correction']) == 2
     assert '--from' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('steps', 'reach'), [(32_000, 1000), (700, 140), (4, 1)])
+def test_averaged_weights_forget_the_beginning_of_a_short_run(steps, reach):
+    """Decay d reaches over 1 / (1 - d) steps: a thousand, or a fifth of the run."""
+    assert 1 / (1 - TrainingSettings(steps=steps).decay) == pytest.approx(reach, rel=1e-6)
