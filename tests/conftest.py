@@ -97,3 +97,23 @@ def sphere_labelmaps(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('maps')
     nb.save(nb.Nifti1Image(labels, np.eye(4)), folder / 'spheres.nii.gz')
     return folder
+
+
+@pytest.fixture(scope='session')
+def train_part(sphere_labelmaps):
+    """Train a part of a model's decoder on the nested spheres, on top of a model."""
+    from tumsyn_bids.training.engine import EngineSettings
+    from tumsyn_bids.training.synthesis import TrainingSettings, train_synthesis
+
+    def train(out, start, recipe, *, steps=60, minutes=None) -> Path:
+        return train_synthesis(
+            out,
+            labelmaps=sphere_labelmaps,
+            settings=TrainingSettings(steps=steps, learning_rate=1e-2, warm_up=2, ema=0.9),
+            engine_settings=EngineSettings('cpu', log_every=10, save_every_s=0),
+            recipe=recipe,
+            start=start,
+            max_minutes=minutes,
+        )
+
+    return train

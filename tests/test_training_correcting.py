@@ -1,4 +1,4 @@
-"""Training what corrects images, alone, on blocks of patches that are encoded once."""
+"""Training what corrects images, alone, on blocks of brains that are encoded once."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ from tumsyn_bids.simulation.generator import load_tissue_volume
 from tumsyn_bids.training import samples
 from tumsyn_bids.training.beginning import training_config, with_part
 from tumsyn_bids.training.correcting import CorrectionRecipe, CorrectionStep, encode_brain
-from tumsyn_bids.training.engine import EngineSettings
 from tumsyn_bids.training.initialisation import initialise
 from tumsyn_bids.training.people import PairedSubject
 from tumsyn_bids.training.samples import cropped, real_sample, simulated_sample
 from tumsyn_bids.training.step import Step, step_prompts
-from tumsyn_bids.training.synthesis import TrainingSettings, train_synthesis
+from tumsyn_bids.training.synthesis import TrainingSettings
 
 RECIPE = CorrectionRecipe(patch=60, blocks=40, block=10, batch=4, first=2, reuse=6, memory=3)
-SETTINGS = TrainingSettings(steps=60, learning_rate=1e-2, warm_up=2, ema=0.9)
 
 
 @pytest.fixture(scope='module')
@@ -42,18 +40,6 @@ def start(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp('models') / 'start'
     return save_model(initialise(Model(config)), folder, version='0', card={})
-
-
-def _train(out, labelmaps, start, *, steps=SETTINGS.steps, minutes=None):
-    return train_synthesis(
-        out,
-        labelmaps=labelmaps,
-        settings=replace(SETTINGS, steps=steps),
-        engine_settings=EngineSettings('cpu', log_every=10, save_every_s=0),
-        recipe=RECIPE,
-        start=start,
-        max_minutes=minutes,
-    )
 
 
 def test_targets_are_of_default_protocols(volumes):
@@ -156,8 +142,8 @@ def test_blocks_are_those_of_the_brain(volumes):
         torch.testing.assert_close(whole[window(at)], image.detach(), atol=2e-2, rtol=2e-2)
 
 
-def test_the_correction_learns_and_nothing_else_does(sphere_labelmaps, start, tmp_path):
-    folder = _train(tmp_path / 'run', sphere_labelmaps, start)
+def test_the_correction_learns_and_nothing_else_does(train_part, start, tmp_path):
+    folder = train_part(tmp_path / 'run', start, RECIPE)
     before = with_part(load_model(start).network, 'correction').state_dict()
     after = load_model(folder).network.state_dict()
     changed = {key for key in after if not torch.allclose(after[key], before[key], atol=2e-3)}
@@ -168,11 +154,11 @@ def test_the_correction_learns_and_nothing_else_does(sphere_labelmaps, start, tm
     assert np.mean(losses[-2:]) < 0.7 * losses[0]
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(sphere_labelmaps, start, tmp_path):
-    whole = load_model(_train(tmp_path / 'whole', sphere_labelmaps, start, steps=6)).network
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(train_part, start, tmp_path):
+    whole = load_model(train_part(tmp_path / 'whole', start, RECIPE, steps=6)).network
     for _ in range(8):
         # Every call is stopped after its first step.
-        folder = _train(tmp_path / 'parts', sphere_labelmaps, start, steps=6, minutes=0.0)
+        folder = train_part(tmp_path / 'parts', start, RECIPE, steps=6, minutes=0.0)
     assert load_model(folder).version == 'step 6 of 6'
     parts = load_model(folder).network.state_dict()
     for key, value in whole.state_dict().items():

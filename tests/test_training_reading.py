@@ -14,17 +14,14 @@ from tumsyn_bids.networks.model import Model, load_model, save_model
 from tumsyn_bids.networks.registry import get_config
 from tumsyn_bids.simulation.generator import load_tissue_volume
 from tumsyn_bids.training.beginning import training_config, with_part
-from tumsyn_bids.training.engine import EngineSettings
 from tumsyn_bids.training.initialisation import initialise
 from tumsyn_bids.training.reading import ReadingStep, TissueRecipe, encode_voxels
 from tumsyn_bids.training.samples import simulated_sample
 from tumsyn_bids.training.step import Step, step_prompts, without_margin
-from tumsyn_bids.training.synthesis import TrainingSettings, train_synthesis
 
 RECIPE = TissueRecipe(
     patch=28, margin=2, voxels=1500, voxels_of_step=500, reuse=4, memory=3, batch=3
 )
-SETTINGS = TrainingSettings(steps=60, learning_rate=1e-2, warm_up=2, ema=0.9)
 
 
 @pytest.fixture(scope='module')
@@ -35,18 +32,6 @@ def start(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp('models') / 'start'
     return save_model(initialise(Model(config)), folder, version='0', card={})
-
-
-def _train(out, sphere_labelmaps, start, *, steps=SETTINGS.steps, minutes=None):
-    return train_synthesis(
-        out,
-        labelmaps=sphere_labelmaps,
-        settings=replace(SETTINGS, steps=steps),
-        engine_settings=EngineSettings('cpu', log_every=10, save_every_s=0),
-        recipe=RECIPE,
-        start=start,
-        max_minutes=minutes,
-    )
 
 
 @torch.inference_mode()
@@ -87,8 +72,8 @@ def test_remembered_voxels_are_those_of_the_patch(sphere_labelmaps):
     assert (voxels.tissue >= 0).all()
 
 
-def test_the_reader_learns_and_nothing_else_does(sphere_labelmaps, start, tmp_path):
-    folder = _train(tmp_path / 'run', sphere_labelmaps, start)
+def test_the_reader_learns_and_nothing_else_does(train_part, start, tmp_path):
+    folder = train_part(tmp_path / 'run', start, RECIPE)
     before = with_part(load_model(start).network, 'tissues').state_dict()
     after = load_model(folder).network.state_dict()
     changed = {key for key in after if not torch.allclose(after[key], before[key], atol=2e-3)}
@@ -99,12 +84,12 @@ def test_the_reader_learns_and_nothing_else_does(sphere_labelmaps, start, tmp_pa
     assert np.mean(losses[-2:]) < 0.5 * losses[0]
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(sphere_labelmaps, start, tmp_path):
-    whole = load_model(_train(tmp_path / 'whole', sphere_labelmaps, start, steps=14)).network
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(train_part, start, tmp_path):
+    whole = load_model(train_part(tmp_path / 'whole', start, RECIPE, steps=14)).network
     out = tmp_path / 'parts'
     for _ in range(20):
         # Every call is stopped after its first step.
-        folder = _train(out, sphere_labelmaps, start, steps=14, minutes=0.0)
+        folder = train_part(out, start, RECIPE, steps=14, minutes=0.0)
     parts = load_model(folder).network
     assert load_model(folder).version == 'step 14 of 14'
     for key, value in whole.state_dict().items():
@@ -117,9 +102,7 @@ def test_reading_tissues_needs_a_trained_encoder(sphere_labelmaps, tmp_path, cap
     assert '--from' in capsys.readouterr().err
 
 
-def test_tissues_are_refused_where_prompts_do_not_act_through_the_equations(
-    sphere_labelmaps, tmp_path
-):
+def test_tissues_are_refused_where_prompts_do_not_act_through_the_equations(train_part, tmp_path):
     start = save_model(Model(training_config('tiny')), tmp_path / 'model', version='0', card={})
     with pytest.raises(UsageError, match='act through the equations'):
-        _train(tmp_path / 'run', sphere_labelmaps, start)
+        train_part(tmp_path / 'run', start, RECIPE)

@@ -17,7 +17,7 @@ from ..networks.config import SynthesisConfig
 from ..networks.model import Model
 from .losses import local_loss
 from .samples import Sample, cropped, to_tensors
-from .step import step_prompts
+from .step import encode_once, step_prompts
 
 
 @dataclass(frozen=True)
@@ -104,13 +104,9 @@ def encode_brain(
     """
     sample = cropped(sample)
     source, targets, mask = to_tensors(sample)
-    ids, numbers, _ = step_prompts(
-        sample.prompts, sample.source_prompt, sample.acquisitions, config
-    )
-    text = model.prompt(ids, numbers)
-    network = model.synthesis
-    features = network.encoder(source.contiguous(memory_format=torch.channels_last_3d), text[-1:])
-    (fusion,) = network.fusion.block
+    prompts = step_prompts(sample.prompts, sample.source_prompt, sample.acquisitions, config)
+    features, text = encode_once(model, source, prompts)
+    (fusion,) = model.synthesis.fusion.block
     boxes = _boxes(rng, sample.mask, recipe)
 
     def parts(volume):

@@ -76,12 +76,9 @@ class PairedSubject:
         """Where the brain lies in the volume."""
         return BrainFrame.of(self.mask)
 
-    def greys(self, name: str) -> np.ndarray:
-        """Return how the grey values of an image are distributed."""
-        return self._greys[name]
-
     @cached_property
-    def _greys(self) -> dict[str, np.ndarray]:
+    def greys(self) -> dict[str, np.ndarray]:
+        """How the grey values of each image are distributed (:mod:`tumsyn_bids.greys`)."""
         return {name: grey_levels(image, self.mask) for name, image in self.images.items()}
 
     def acquisition(self, name: str) -> Acquisition:
@@ -207,7 +204,7 @@ def _paired_subject(dataset, folder: Path, paths, reader, people) -> PairedSubje
         mask = resample(share, fine) > 0.5
     else:
         mask = np.logical_or.reduce([array != 0 for array in arrays.values()])
-    box = _bounding_box(mask, margin=8)
+    box = bounding_box(mask, margin=8)
     scaled = {
         name: scale_brain(array[box], mask[box]) * mask[box] for name, array in arrays.items()
     }
@@ -267,7 +264,8 @@ def white_matter(t1w: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndar
     return white | (near_white & mask & ~fluid & (distance <= 3)), distance
 
 
-def _bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
+def bounding_box(mask: np.ndarray, margin: int) -> tuple[slice, ...]:
+    """Return the box around the voxels of a mask and so many beside them, within the volume."""
     corners = [
         (np.flatnonzero(mask.any(axis=others))[[0, -1]]) for others in ((1, 2), (0, 2), (0, 1))
     ]

@@ -17,7 +17,7 @@ from torch import nn
 from ..networks.config import SynthesisConfig
 from ..networks.model import Model
 from .samples import Sample, to_tensors
-from .step import step_prompts, tissue_loss, without_margin
+from .step import encode_once, step_prompts, tissue_loss, without_margin
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,8 @@ def encode_voxels(
 ) -> EncodedVoxels:
     """Encode a simulated patch and keep a sample of its voxels inside the brain."""
     source, _, mask = to_tensors(sample)
-    ids, numbers, _ = step_prompts(
-        sample.prompts, sample.source_prompt, sample.acquisitions, config
-    )
-    text = model.prompt(ids, numbers)
-    features = model.synthesis.encoder(
-        source.contiguous(memory_format=torch.channels_last_3d), text[-1:]
-    )
+    prompts = step_prompts(sample.prompts, sample.source_prompt, sample.acquisitions, config)
+    features, text = encode_once(model, source, prompts)
     gated = model.synthesis.fusion(features, text[:1])
     inside = without_margin(mask, recipe.margin).flatten().nonzero()[:, 0].numpy()
     chosen = torch.from_numpy(rng.choice(inside, min(recipe.voxels, len(inside)), replace=False))

@@ -30,7 +30,7 @@ from ..simulation.generator import (
 )
 from ..simulation.lesions import draw_lesions, paint_lesions
 from .corruption import BRIGHTEST, blur, corrupt_source
-from .people import PairedSubject
+from .people import PairedSubject, bounding_box
 from .step import UNKNOWN_TISSUE
 
 #: How often each contrast is drawn, relative to the others.
@@ -249,7 +249,7 @@ def _as_acquired(rng, subject: PairedSubject, grid, count: int):
         lesions = draw_lesions(rng, sample_image(subject.white, grid) > 0.5, near)
         images = paint_lesions(rng, images, names, lesions)
     protocols = [_protocol_of(rng, subject, name) for name in names]
-    return images, protocols, subject.greys(names[0])
+    return images, protocols, subject.greys[names[0]]
 
 
 def _protocol_of(rng, subject: PairedSubject, name: str) -> Acquisition:
@@ -337,10 +337,7 @@ def off_grid(rng: np.random.Generator, sample: Sample) -> tuple[Sample, np.ndarr
 
 def cropped(sample: Sample, margin: int = 8) -> Sample:
     """Return the part of a sample around its mask."""
-    box = tuple(
-        slice(max(part.start - margin, 0), part.stop + margin)
-        for part in ndimage.find_objects(sample.mask.astype(np.uint8))[0]
-    )
+    box = bounding_box(sample.mask, margin)
     return replace(
         sample,
         source=sample.source[box],

@@ -54,6 +54,24 @@ def step_prompts(
     return *prompt_tensors([*usual, source], config.text), torch.from_numpy(signals)
 
 
+@torch.no_grad()
+def encode_once(
+    model: Model, source: torch.Tensor, prompts: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the features of a source, and all of its prompts embedded, the source's own last.
+
+    Parameters
+    ----------
+    model : Model
+    source : Tensor, shape (1, 1, X, Y, Z)
+    prompts : tuple of Tensor
+        Of :func:`step_prompts`.
+    """
+    text = model.prompt(*prompts[:2])
+    source = source.contiguous(memory_format=torch.channels_last_3d)
+    return model.synthesis.encoder(source, text[-1:]), text
+
+
 def without_margin(volume, margin: int):
     """Leave out voxels along both ends of the last three axes of an array or a tensor."""
     kept = slice(margin, -margin or None)

@@ -51,7 +51,6 @@ from .splits import is_excluded, keep_apart
 from .step import Step, step_prompts, tissue_loss, without_margin
 
 Recipe = PaperRecipe | TissueRecipe | CorrectionRecipe
-_NAMES = {PaperRecipe: 'paper', TissueRecipe: 'tissues', CorrectionRecipe: 'correction'}
 
 
 @dataclass(frozen=True)
@@ -178,15 +177,16 @@ def train_synthesis(
             'there is nothing to train on', path=labelmaps, remedy='Give --labelmaps or --pairs'
         )
     of_paper = isinstance(recipe, PaperRecipe)
+    kind = _RUNS[type(recipe)]
     begun = begin(
         settings.config,
         people,
         text_encoder=text_encoder,
         start=start,
         frozen=of_paper,
-        part=None if recipe is None or of_paper else _NAMES[type(recipe)],
+        part=kind.part,
     )
-    _check_recipe(recipe, begun.config, volumes, labelmaps, start)
+    _check_part(kind.part, begun.config, volumes, labelmaps, start)
     if begun.config.text.reader == 'table' and (not of_paper or volumes):
         raise UsageError(
             'simulation and the recipe of the embedded model draw new prompts at each step',
@@ -199,13 +199,13 @@ def train_synthesis(
     volumes, kept_volumes = _divide(volumes, lambda volume: volume.name in kept)
     people, kept_people = _divide(people, lambda person: person.label in kept)
     manifest = {
-        **_manifest(settings, volumes, people, exclude, recipe),
+        **_manifest(settings, volumes, people, exclude, recipe, kind.name),
         'text_encoder': None if text_encoder is None else str(text_encoder),
         'start': begun.origin,
         'held_out': [item.name for item in kept_volumes] + [item.label for item in kept_people],
     }
     keep_manifest(engine, manifest)
-    run = _RUNS[type(recipe)](settings, engine, volumes, people, begun, recipe)
+    run = kind(settings, engine, volumes, people, begun, recipe)
     run.setup()
     engine.resume()
     validate = None
@@ -234,16 +234,15 @@ def train_synthesis(
     return out_dir / 'model'
 
 
-def _check_recipe(recipe, config, volumes, labelmaps, start) -> None:
-    of_part = isinstance(recipe, (TissueRecipe, CorrectionRecipe))
-    if of_part and not config.physics_gain:
+def _check_part(part: str | None, config, volumes, labelmaps, start) -> None:
+    if part is not None and not config.physics_gain:
         raise UsageError(
             'only of a model whose prompts act through the equations',
             path=start,
-            field=f'--recipe {_NAMES[type(recipe)]}',
+            field=f'--recipe {part}',
             remedy='Give a model with a physics_gain in its config.json',
         )
-    if isinstance(recipe, TissueRecipe) and not volumes:
+    if part == 'tissues' and not volumes:
         raise UsageError(
             'tissues are learned from label maps',
             path=labelmaps,
@@ -269,11 +268,11 @@ def _manifest(
     people: list[PairedSubject],
     exclude: tuple[str, ...],
     recipe: Recipe | None,
+    name: str,
 ) -> dict:
-    name = _NAMES.get(type(recipe))
     return {
         'settings': asdict(settings),
-        'recipe': 'embedded' if recipe is None else {'name': name, **asdict(recipe)},
+        'recipe': name if recipe is None else {'name': name, **asdict(recipe)},
         'labelmaps': [volume.name for volume in volumes],
         'people': {person.label: sorted(person.images) for person in people},
         'excluded': list(exclude),
@@ -282,6 +281,11 @@ def _manifest(
 
 class _Run:
     """A training run: what is drawn, and how well it was predicted."""
+
+    #: Of the recipe.
+    name = 'embedded'
+    #: Of the decoder, that alone is trained; ``None`` for all of the network.
+    part: str | None = None
 
     def __init__(self, settings, engine: Engine, volumes, people, begun: Beginning, recipe):
         self.settings, self.engine, self.recipe = settings, engine, recipe
@@ -384,9 +388,6 @@ class _Run:
 class _PartRun(_Run):
     """A training run of a part of the decoder alone, on patches that are encoded once."""
 
-    #: Name of the part in the decoder.
-    part: str
-
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self._remembered: dict[int, EncodedVoxels | EncodedBrain] = {}
@@ -414,7 +415,7 @@ class _PartRun(_Run):
 
 
 class _TissueRun(_PartRun):
-    part = 'tissues'
+    name = part = 'tissues'
 
     def module(self, model: Model) -> nn.Module:
         return ReadingStep(model)
@@ -433,7 +434,7 @@ class _TissueRun(_PartRun):
 
 
 class _CorrectionRun(_PartRun):
-    part = 'correction'
+    name = part = 'correction'
 
     def module(self, model: Model) -> nn.Module:
         return CorrectionStep(model)
@@ -451,6 +452,8 @@ class _CorrectionRun(_PartRun):
 
 class _PaperRun(_Run):
     """A training run by the recipe of the paper."""
+
+    name = 'paper'
 
     def module(self, model: Model) -> nn.Module:
         return BothWays(model)
