@@ -153,6 +153,22 @@ class ImplicitDecoder(nn.Module):
         """
         return self.shares(points) if self.tissues is None else self.tissues(points, place)
 
+    def uncorrected(self, points, text) -> torch.Tensor:
+        """Return what the correction is added to, at centres of feature voxels.
+
+        Parameters
+        ----------
+        points : Tensor, shape (B, K, C)
+            Features.
+        text : Tensor, shape (B, text_dim)
+
+        Returns
+        -------
+        Tensor, shape (B, K)
+        """
+        position = self._with_cell(points.new_zeros(*points.shape[:2], 3), None)
+        return self._uncorrected(points, position, text, text[:, -N_SIGNALS:])
+
     def _ensemble(self, features, coord, text, cell, signals, place, greys):
         batch, dim, *shape = features.shape
         size = torch.tensor(shape, device=coord.device)
@@ -186,6 +202,17 @@ class ImplicitDecoder(nn.Module):
         return index - index.round()
 
     def _mlp(self, points, position, text, signals=None, place=None, greys=None):
+        usual = text[:, -N_SIGNALS:]
+        signals = usual if signals is None else signals
+        mixed = signals if self.tissues is None else usual
+        answer = self._uncorrected(points, position, text, mixed)
+        if self.correction is not None:
+            answer = answer + self.correction(points, text, place, greys)
+        if mixed is signals:
+            return answer
+        return answer + _mixture(self.tissues(points, place), signals - usual)
+
+    def _uncorrected(self, points, position, text, signals):
         x = torch.cat([points, position.to(points.dtype)], dim=-1)
         linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         for index, layer in enumerate(linears[:-1]):
@@ -194,18 +221,7 @@ class ImplicitDecoder(nn.Module):
         last = linears[-1]
         with torch.autocast(x.device.type, enabled=False):
             answer = F.linear(x.float(), last.weight.float(), last.bias.float())[..., 0]
-        if self.correction is not None:
-            answer = answer + self.correction(points, text, place, greys)
-        if self.shares is None:
-            return answer
-        usual = text[:, -N_SIGNALS:]
-        signals = usual if signals is None else signals
-        if self.tissues is None:
-            return answer + _mixture(self.shares(points), signals)
-        answer = answer + _mixture(self.shares(points), usual)
-        if signals is usual:
-            return answer
-        return answer + _mixture(self.tissues(points, place), signals - usual)
+        return answer if self.shares is None else answer + _mixture(self.shares(points), signals)
 
     def _modulated(self, index, layer, x, text):
         if self.film is None:

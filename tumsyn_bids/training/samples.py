@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -61,7 +62,7 @@ FEW_PEOPLE = 50
 PLACE_ERROR = 0.05
 #: Standard deviation of what grey levels are off by: they are those of the scan before it is
 #: spoiled, and no two scans of a protocol have the same.
-GREY_ERROR = 0.02
+GREY_ERROR = 0.05
 _VOXELS_OF_GREYS = 5_000
 _SHARE_OF = np.array([share_of(name) for name in TISSUE_NAMES])
 
@@ -147,7 +148,7 @@ def simulated_sample(
         prompts=tuple(render_prompt(forget_fields(rng, acq)) for acq in acquisitions[1:]),
         source_prompt=_source_prompt(rng, source_acquisition),
         acquisitions=tuple(acquisitions[1:]),
-        place=_places(rng, volume.frame.seen_from(matrix, centre), patch),
+        place=_places(rng, volume.frame.seen_from(matrix, centre), (patch,) * 3),
         greys=_greys_of_classes(rng, levels, subject.fractions),
         tissue=np.where(subject.mask, _SHARE_OF[subject.tissue], UNKNOWN_TISSUE),
     )
@@ -171,26 +172,13 @@ def real_sample(
     With ``whole``, the sample holds all of the brain, whatever its size, as it was acquired.
     """
     subject = subjects[rng.integers(len(subjects))]
-    still = np.diag([rng.choice([-1.0, 1.0]), 1.0, 1.0])
-    if whole:
-        patch = max(subject.mask.shape)
-        centre, matrix, bend = np.round((np.array(subject.mask.shape) - 1) / 2), still, 0.0
-        centre = centre + (patch - 1) / 2 % 1
-    elif rng.random() < STILL_SHARE:
-        # The middle of a patch of even size lies between voxels.
-        centre, matrix, bend = _centre(rng, subject.mask) + (patch - 1) / 2 % 1, still, 0.0
-    else:
-        centre, matrix = _centre(rng, subject.mask), draw_matrix(rng, rotation_deg=10, scale=0.08)
-        bend = 2.0
-    grid = draw_grid(
-        rng, subject.mask.shape, patch, centre=centre, matrix=matrix, bend_voxels=bend
-    )
-    mask = sample_image(subject.mask, grid) > 0.5
+    view = _whole_brain(rng, subject) if whole else _patch_of(rng, subject, patch)
+    mask = view.take(subject.mask) > 0.5
     drawn = subject.shares is not None and rng.random() < RECONTRASTED_SHARE
     if drawn and not whole:
-        images, acquisitions, greys = _recontrasted(rng, subject, grid, 1 + n_targets)
+        images, acquisitions, greys = _recontrasted(rng, subject, view.take, 1 + n_targets)
     else:
-        images, acquisitions, greys = _as_acquired(rng, subject, grid, 1 + n_targets)
+        images, acquisitions, greys = _as_acquired(rng, subject, view.take, 1 + n_targets)
     source = images[0] * mask
     if rng.random() < CORRUPTED_SHARE:
         source = corrupt_source(rng, source, mask, strength=0.6)
@@ -208,9 +196,48 @@ def real_sample(
         prompts=tuple(render_prompt(forget_fields(rng, acquisition)) for acquisition in wanted),
         source_prompt=_source_prompt(rng, shown),
         acquisitions=tuple(wanted),
-        place=_places(rng, subject.frame.seen_from(matrix, centre), patch),
+        place=_places(rng, view.frame, mask.shape),
         greys=_off_by_a_little(rng, greys),
     )
+
+
+@dataclass(frozen=True)
+class _View:
+    """A part of a real person's brain.
+
+    Attributes
+    ----------
+    take : callable
+        Volume to the part of it that is seen.
+    frame : BrainFrame
+        From the middle of that part.
+    """
+
+    take: Callable[[np.ndarray], np.ndarray]
+    frame: BrainFrame
+
+
+def _whole_brain(rng, subject: PairedSubject) -> _View:
+    """Return all of a brain as it was acquired, or its mirror image."""
+    side = int(rng.choice([-1, 1]))
+    middle = (np.array(subject.mask.shape) - 1) / 2
+    mirror = np.diag([float(side), 1.0, 1.0])
+    return _View(lambda volume: volume[::side], subject.frame.seen_from(mirror, middle))
+
+
+def _patch_of(rng, subject: PairedSubject, patch: int) -> _View:
+    if rng.random() < STILL_SHARE:
+        matrix, bend = np.diag([rng.choice([-1.0, 1.0]), 1.0, 1.0]), 0.0
+        # The middle of a patch of even size lies between voxels.
+        centre = _centre(rng, subject.mask) + (patch - 1) / 2 % 1
+    else:
+        matrix, bend = draw_matrix(rng, rotation_deg=10, scale=0.08), 2.0
+        centre = _centre(rng, subject.mask)
+    grid = draw_grid(
+        rng, subject.mask.shape, patch, centre=centre, matrix=matrix, bend_voxels=bend
+    )
+    frame = subject.frame.seen_from(matrix, centre)
+    return _View(lambda volume: sample_image(volume, grid), frame)
 
 
 def _stated_person(rng, subject: PairedSubject, people: int) -> dict:
@@ -219,14 +246,14 @@ def _stated_person(rng, subject: PairedSubject, people: int) -> dict:
     return {'age': subject.person.age, 'sex': subject.person.sex}
 
 
-def _recontrasted(rng, subject: PairedSubject, grid, count: int):
-    shares = np.stack([sample_image(share, grid) for share in subject.shares])
+def _recontrasted(rng, subject: PairedSubject, take, count: int):
+    shares = np.stack([take(share) for share in subject.shares])
     names = [name for name, base in BASES.items() if base in subject.images]
     acquisitions = [draw_acquisition(rng, name) for name in _draw_contrasts(rng, names, count)]
     images = []
     for acquisition in acquisitions:
         base = BASES[acquisition.contrast]
-        image = sample_image(subject.images[base], grid)
+        image = take(subject.images[base])
         image = recontrast(image, shares, subject.means[base], acquisition)
         images.append(np.minimum(image, BRIGHTEST))
     return images, acquisitions, _greys_as_recontrasted(rng, subject, acquisitions[0])
@@ -241,12 +268,12 @@ def _greys_as_recontrasted(rng, subject: PairedSubject, acquisition: Acquisition
     return grey_levels(np.minimum(image, BRIGHTEST), np.ones_like(image, dtype=bool))
 
 
-def _as_acquired(rng, subject: PairedSubject, grid, count: int):
+def _as_acquired(rng, subject: PairedSubject, take, count: int):
     names = _draw_contrasts(rng, list(subject.images), count)
-    images = [sample_image(subject.images[name], grid) for name in names]
+    images = [take(subject.images[name]) for name in names]
     if subject.white is not None and rng.random() < LESION_SHARE:
-        near = sample_image(subject.ventricle, grid)
-        lesions = draw_lesions(rng, sample_image(subject.white, grid) > 0.5, near)
+        near = take(subject.ventricle)
+        lesions = draw_lesions(rng, take(subject.white) > 0.5, near)
         images = paint_lesions(rng, images, names, lesions)
     protocols = [_protocol_of(rng, subject, name) for name in names]
     return images, protocols, subject.greys[names[0]]
@@ -290,15 +317,15 @@ def _draw_contrasts(rng, names: list[str], count: int) -> list[str]:
     ]
 
 
-def _places(rng, frame: BrainFrame, patch: int) -> np.ndarray:
-    """Return the places of a patch, as if the brain had been cut out a little differently."""
+def _places(rng, frame: BrainFrame, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return the places around a middle, as if the brain had been cut out a bit differently."""
     # Now and then by far: a field of view may hold a part of the brain only.
     error = PLACE_ERROR * (5 if rng.random() < 0.1 else 1)
     spread = np.sqrt(np.diag(frame.covariance))
     centre = frame.centre + error * spread * rng.standard_normal(3)
     larger = np.exp(error * rng.standard_normal(3))
     covariance = frame.covariance * np.outer(larger, larger)
-    return BrainFrame(centre, covariance).places([-(patch - 1) / 2] * 3, [patch] * 3)
+    return BrainFrame(centre, covariance).places([-(n - 1) / 2 for n in shape], shape)
 
 
 def _greys_of_classes(rng, levels: np.ndarray, fractions: np.ndarray) -> np.ndarray:

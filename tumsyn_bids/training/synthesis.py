@@ -394,6 +394,11 @@ class _PartRun(_Run):
         self.model.requires_grad_(False)
         getattr(self.model.synthesis.imnet, self.part).requires_grad_(True)
 
+    def draw(self, rng: np.random.Generator) -> tuple:
+        count = self.recipe.voxels_of_step
+        parts = [patch.some(rng, count) for patch in self._patches(rng)]
+        return tuple(map(torch.cat, zip(*parts, strict=True)))
+
     def _patches(self, rng: np.random.Generator) -> list:
         """Return patches of those that a step may see."""
         # Which these are follows from the step's number, so that a run can be resumed.
@@ -416,38 +421,26 @@ class _PartRun(_Run):
 
 class _TissueRun(_PartRun):
     name = part = 'tissues'
+    loss = staticmethod(reading_loss)
 
     def module(self, model: Model) -> nn.Module:
         return ReadingStep(model)
-
-    def draw(self, rng: np.random.Generator) -> tuple:
-        count = self.recipe.voxels_of_step
-        parts = [patch.some(rng, count) for patch in self._patches(rng)]
-        return tuple(map(torch.cat, zip(*parts, strict=True)))
 
     def encode(self, rng: np.random.Generator) -> EncodedVoxels:
         sample = simulated_sample(rng, self.volumes, patch=self.recipe.patch, n_targets=1)
         return encode_voxels(self.model, sample, self.config, rng, self.recipe)
 
-    def loss(self, step, *sample) -> torch.Tensor:
-        return reading_loss(step, *sample)
-
 
 class _CorrectionRun(_PartRun):
     name = part = 'correction'
+    loss = staticmethod(correction_loss)
 
     def module(self, model: Model) -> nn.Module:
         return CorrectionStep(model)
 
-    def draw(self, rng: np.random.Generator) -> tuple:
-        return ([brain.block(rng) for brain in self._patches(rng)],)
-
     def encode(self, rng: np.random.Generator) -> EncodedBrain:
         sample = self._sample(rng, self.recipe.patch, whole=True)
         return encode_brain(self.model, sample, self.config, rng, self.recipe)
-
-    def loss(self, step, blocks) -> torch.Tensor:
-        return correction_loss(step, blocks)
 
 
 class _PaperRun(_Run):
