@@ -37,6 +37,22 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope='session')
+def ellipsoid_scan():
+    """An image of 3 mm whose brain is an ellipsoid of smooth noise, and its mask."""
+    import nibabel as nb
+    import numpy as np
+    from scipy import ndimage
+
+    shape = (36, 40, 34)
+    index = np.argwhere(np.ones(shape)).reshape(*shape, 3) - (17.5, 19.5, 16.5)
+    mask = np.square(index / (14, 16, 13)).sum(-1) < 1
+    noise = np.random.default_rng(0).random(shape)
+    image = ndimage.gaussian_filter(noise, 1).astype(np.float32)
+    affine = np.diag([3.0, 3.0, 3.0, 1.0])
+    return nb.Nifti1Image(image, affine), nb.Nifti1Image(mask.astype(np.uint8), affine)
+
+
+@pytest.fixture(scope='session')
 def shared_data() -> Path:
     """Folder of real scans; its tests are skipped where it is absent.
 

@@ -8,7 +8,6 @@ import nibabel as nb
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 
 from tumsyn_bids.greys import PERCENTILES, grey_levels
 from tumsyn_bids.grids import Grid
@@ -91,22 +90,18 @@ def test_points_and_grid_are_corrected_alike(network):
     np.testing.assert_allclose(on_grid.reshape(1, -1), at_points, atol=1e-5)
 
 
-def test_a_scan_is_told_by_the_grey_levels_of_all_of_its_brain(network):
+def test_a_scan_is_told_by_the_grey_levels_of_all_of_its_brain(network, ellipsoid_scan):
     """Whatever tiles it is cut into, and whatever its units are."""
-    rng = np.random.default_rng(0)
-    index = np.argwhere(np.ones((36, 40, 34))).reshape(36, 40, 34, 3) - (17.5, 19.5, 16.5)
-    mask = np.square(index / (14, 16, 13)).sum(-1) < 1
+    scan, mask = ellipsoid_scan
     # Bright on one side only, so that tiles differ.
-    image = ndimage.gaussian_filter(rng.random(mask.shape), 1) * (1 + (index[..., 0] > 0))
-    affine = np.diag([3.0, 3.0, 3.0, 1.0])
-    mask_img = nb.Nifti1Image(mask.astype(np.uint8), affine)
+    image = scan.get_fdata() * (1 + (np.arange(scan.shape[0]) > 17))[:, None, None]
     images, greys = [], []
     for tile, units in ((24, 1), (64, 1), (64, 700)):
         model = Model(replace(network.config, tile=tile))
         model.load_state_dict(network.state_dict())
         synthesizer = Synthesizer(LoadedModel(model.eval(), 'tiny', '0', '0'), torch.device('cpu'))
-        scan = nb.Nifti1Image((image * units).astype(np.float32), affine)
-        encoded = synthesizer.encode(scan, mask=mask_img)
+        scan = nb.Nifti1Image((image * units).astype(np.float32), mask.affine)
+        encoded = synthesizer.encode(scan, mask=mask)
         assert (len(encoded.tiles) > 1) == (tile == 24)
         greys.append(encoded.greys)
         images.append(synthesizer.decode(encoded, 'Modality: T2w', Grid.of(scan)))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import nibabel as nb
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 
 from tumsyn_bids.grids import Grid
 from tumsyn_bids.networks.config import N_SIGNALS, DecoderConfig
@@ -77,19 +75,9 @@ def test_tissues_are_nothing_without_a_mixture():
         DecoderConfig(tissues=True)
 
 
-@pytest.fixture(scope='module')
-def scan():
-    rng = np.random.default_rng(0)
-    index = np.argwhere(np.ones((36, 40, 34))).reshape(36, 40, 34, 3) - (17.5, 19.5, 16.5)
-    mask = np.square(index / (14, 16, 13)).sum(-1) < 1
-    image = ndimage.gaussian_filter(rng.random(mask.shape), 1).astype(np.float32)
-    affine = np.diag([3.0, 3.0, 3.0, 1.0])
-    return nb.Nifti1Image(image, affine), nb.Nifti1Image(mask.astype(np.uint8), affine)
-
-
-def test_tiles_are_told_their_place_in_the_brain(network, scan, monkeypatch):
+def test_tiles_are_told_their_place_in_the_brain(network, ellipsoid_scan, monkeypatch):
     """The places of points in a small tile are those of the whole brain, not of the tile."""
-    image, mask = scan
+    image, mask = ellipsoid_scan
     told = {}
     for tile in (24, 64):
         model = Model(replace(network.config, tile=tile))

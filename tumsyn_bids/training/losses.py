@@ -76,39 +76,24 @@ def relative_difference(predicted, target, mask, share: float = 0.01) -> torch.T
     return F.huber_loss(*scaled, delta=0.5)
 
 
-def local_loss(predicted, target, mask, structure: float = 0.4) -> torch.Tensor:
-    """Return what each voxel and its neighbours tell: absolute and squared error, SSIM, edges.
-
-    Parameters
-    ----------
-    predicted, target : Tensor, shape (B, T, X, Y, Z)
-        0 outside the mask.
-    mask : Tensor, shape (B, 1, X, Y, Z)
-    structure : float
-        Weight of 1 - SSIM.
-    """
-    share = mask.mean().clamp_min(0.05)
-    # Squared where errors are small, which is what PSNR measures; linear beyond half the range.
-    squared = F.huber_loss(predicted, target, delta=0.5)
-    pointwise = ((predicted - target).abs().mean() + 6 * squared) / share
-    return (
-        pointwise
-        + structure * structural_dissimilarity(predicted, target)
-        + 0.3 * gradient_difference(predicted, target) / share
-    )
-
-
 def synthesis_loss(predicted, target, mask) -> torch.Tensor:
     """Return the training loss: absolute and squared error, SSIM, edges and tails.
 
     Parameters
     ----------
     predicted, target : Tensor, shape (B, T, X, Y, Z)
+        The target is 0 outside the mask.
     mask : Tensor, shape (B, 1, X, Y, Z)
     """
     predicted = predicted * mask
+    share = mask.mean().clamp_min(0.05)
+    # Squared where errors are small, which is what PSNR measures; linear beyond half the range.
+    squared = F.huber_loss(predicted, target, delta=0.5)
+    pointwise = ((predicted - target).abs().mean() + 6 * squared) / share
     return (
-        local_loss(predicted, target, mask, structure=0.1)
+        pointwise
+        + 0.1 * structural_dissimilarity(predicted, target)
+        + 0.3 * gradient_difference(predicted, target) / share
         + 0.3 * tail_difference(predicted, target, mask)
         + 8 * relative_difference(predicted, target, mask)
     )
