@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tumsyn_bids.cli.tools import main
-from tumsyn_bids.greys import grey_levels
+from tumsyn_bids.greys import PERCENTILES, grey_levels
 from tumsyn_bids.networks.model import Model, load_model, save_model
 from tumsyn_bids.networks.registry import get_config
 from tumsyn_bids.prompt import parse_prompt
@@ -154,6 +154,18 @@ def test_the_correction_learns_and_nothing_else_does(train_part, start, tmp_path
     lines = (tmp_path / 'run' / 'log.csv').read_text().splitlines()[1:]
     losses = [float(line.split(',')[1]) for line in lines]
     assert np.mean(losses[-2:]) < 0.7 * losses[0]
+
+
+def test_a_part_of_the_correction_is_kept(train_part, start, tmp_path):
+    """The same run with a quarter kept corrects a quarter."""
+    parts = {}
+    for kept in (1.0, 0.25):
+        folder = train_part(tmp_path / str(kept), start, replace(RECIPE, kept=kept), steps=4)
+        parts[kept] = load_model(folder).network.synthesis.imnet.correction
+    told = [torch.rand(1, 9, 16), torch.randn(1, parts[1.0].told.in_features - len(PERCENTILES))]
+    whole, quarter = (parts[kept](*told).detach() for kept in (1.0, 0.25))
+    assert whole.abs().max() > 1e-3
+    torch.testing.assert_close(quarter, 0.25 * whole, atol=1e-4, rtol=0.02)
 
 
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(train_part, start, tmp_path):

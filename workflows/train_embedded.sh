@@ -26,8 +26,8 @@ whole=(--labelmaps "$maps" --pairs "$pairs" "$@")
 unseen=training_seg_17.nii.gz
 tissues=(--recipe tissues --labelmaps "$maps" --exclude "$unseen" --learning-rate 2e-3
     --steps "${TISSUE_STEPS:-1500}")
-correction=(--recipe correction --labelmaps "$maps" --real-share 0.85 --learning-rate 2e-3
-    --steps "${CORRECTION_STEPS:-700}")
+correction=(--recipe correction --labelmaps "$maps" --real-share 0.7 --learning-rate 2e-3
+    --steps "${CORRECTION_STEPS:-1200}")
 
 tumsyn train synthesis "$out/twin" "${whole[@]}" --exclude sub-19 "$unseen" \
     --config embedded --steps "${STEPS:-32000}"

@@ -41,6 +41,9 @@ class CorrectionRecipe:
         Brains that are remembered before the first step, and steps for each new one.
     memory : int
         Brains that are remembered; the oldest are forgotten.
+    kept : float
+        Part of the correction that is kept in the end: what few people teach is true of others in
+        part only.
     """
 
     patch: int = 176
@@ -48,8 +51,9 @@ class CorrectionRecipe:
     voxels_of_step: int = 1_000
     batch: int = 12
     first: int = 12
-    reuse: int = 8
+    reuse: int = 20
     memory: int = 240
+    kept: float = 0.7
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,14 @@ class CorrectionStep(nn.Module):
 
     def forward(self, features, text, place, greys, images) -> torch.Tensor:
         return images + self.model.synthesis.imnet.correction(features, text, place, greys)
+
+
+@torch.no_grad()
+def keep_part(model: Model, kept: float) -> None:
+    """Scale the correction of a model."""
+    output = model.synthesis.imnet.correction.output
+    for values in (output.weight, output.bias):
+        values.mul_(kept)
 
 
 def correction_loss(step, *voxels) -> torch.Tensor:

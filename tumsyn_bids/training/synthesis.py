@@ -28,6 +28,7 @@ from .correcting import (
     EncodedBrain,
     correction_loss,
     encode_brain,
+    keep_part,
 )
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
@@ -224,6 +225,7 @@ def train_synthesis(
         best = engine.best()
         if best is not None:
             run.averaged.load_state_dict(best)
+        run.finish(run.averaged)
         save_model(
             run.averaged,
             out_dir / 'model',
@@ -325,6 +327,9 @@ class _Run:
         samples = (other.draw(np.random.default_rng([self.settings.seed, 7, i])) for i in seeds)
         to_device = self.engine.fabric.to_device
         return float(np.mean([float(self.loss(module, *to_device(item))) for item in samples]))
+
+    def finish(self, model: Model) -> None:
+        """Change the weights that are saved as the model."""
 
     def optimizer(self, weights) -> torch.optim.Optimizer:
         """Return the optimiser."""
@@ -441,6 +446,9 @@ class _CorrectionRun(_PartRun):
     def encode(self, rng: np.random.Generator) -> EncodedBrain:
         sample = self._sample(rng, self.recipe.patch, whole=True)
         return encode_brain(self.model, sample, self.config, rng, self.recipe)
+
+    def finish(self, model: Model) -> None:
+        keep_part(model, self.recipe.kept)
 
 
 class _PaperRun(_Run):
