@@ -28,6 +28,8 @@ tissues=(--recipe tissues --labelmaps "$maps" --exclude "$unseen" --learning-rat
     --steps "${TISSUE_STEPS:-1500}")
 correction=(--recipe correction --labelmaps "$maps" --real-share 0.7 --learning-rate 2e-3
     --steps "${CORRECTION_STEPS:-1200}")
+# Real people alone in the end: they are fewer than the simulated ones and harder.
+refined=(--recipe correction --learning-rate 1e-3 --steps "${REFINED_STEPS:-300}")
 
 tumsyn train synthesis "$out/twin" "${whole[@]}" --exclude sub-19 "$unseen" \
     --config embedded --steps "${STEPS:-32000}"
@@ -35,15 +37,19 @@ tumsyn train synthesis "$out/twin-tissues" --from "$out/twin/model" "${tissues[@
 # Who is given several times is seen as often: half of the real samples are of PAIRS.
 tumsyn train synthesis "$out/twin-corrected" --from "$out/twin-tissues/model" "${correction[@]}" \
     --pairs "$pairs" "$pairs" "$pairs" "$@" --exclude sub-19 "$unseen"
-tumsyn train tails "$out/twin-corrected/model" --pairs "$pairs" --exclude sub-19
-cp "$out"/twin-corrected/model/* "$here"/benchmarks/held_out/
+tumsyn train synthesis "$out/twin-refined" --from "$out/twin-corrected/model" "${refined[@]}" \
+    --pairs "$pairs" "$pairs" "$pairs" "$@" --exclude sub-19
+tumsyn train tails "$out/twin-refined/model" --pairs "$pairs" --exclude sub-19
+cp "$out"/twin-refined/model/* "$here"/benchmarks/held_out/
 
 tumsyn train synthesis "$out/all" --from "$out/twin/model" "${whole[@]}" \
     --exclude "$unseen" --steps "${MORE_STEPS:-3000}" --learning-rate 8e-5
 tumsyn train synthesis "$out/all-tissues" --from "$out/all/model" "${tissues[@]}"
 tumsyn train synthesis "$out/all-corrected" --from "$out/all-tissues/model" "${correction[@]}" \
     --pairs "$pairs" "$pairs" "$@" --exclude "$unseen"
-tumsyn train tails "$out/all-corrected/model" --pairs "$pairs"
-cp "$out"/all-corrected/model/* "$here"/tumsyn_bids/data/models/embedded/
+tumsyn train synthesis "$out/all-refined" --from "$out/all-corrected/model" "${refined[@]}" \
+    --pairs "$pairs" "$pairs" "$@"
+tumsyn train tails "$out/all-refined/model" --pairs "$pairs"
+cp "$out"/all-refined/model/* "$here"/tumsyn_bids/data/models/embedded/
 python "$here"/benchmarks/synthesis_quality.py --data "$pairs" --subject sub-19 \
     --fit-subject sub-07 --model "$here"/benchmarks/held_out
