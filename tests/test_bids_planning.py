@@ -149,6 +149,18 @@ def test_validation_takes_the_acquired_protocol(dataset):
     assert target.provenance['echo_time'] == 'the acquired sub-01_T2w.nii.gz'
 
 
+def test_validation_asks_for_an_image_of_the_acquired_voxels(dataset):
+    """Thick slices look different; on the grid of the comparison they still do."""
+    dataset.image('sub-01_T1w.nii.gz', SIDECAR)
+    dataset.image('sub-01_T2w.nii.gz', T2W, zooms=(3, 4, 6))
+    found = only(dataset, validate=True).tasks
+    tasks = {(task.target.contrast, task.purpose): task for task in found}
+    task = tasks['T2w', 'validate']
+    assert 'Voxel size: (3.0, 4.0, 6.0)' in task.prompt
+    assert task.target.acquisition.voxel_size == (1, 1, 1)
+    assert 'Voxel size: (1.0, 1.0, 1.0)' in tasks['FLAIR', 'missing'].prompt
+
+
 def test_validation_needs_two_contrasts(dataset):
     dataset.image('sub-01_T1w.nii.gz')
     assert ('T1w', 'validate') not in made(only(dataset, validate=True))

@@ -268,8 +268,7 @@ class _Builder:
             about = dict.fromkeys([*self.contrasts, *(target.contrast for target in self.targets)])
             for contrast in about:
                 if contrast in acquired:
-                    target = self._validation_target(acquired[contrast])
-                    yield self._task(target, 'validate', scans, reference)
+                    yield self._validation(acquired[contrast], scans, reference)
 
     def _with_donors(self, tasks, subject: str) -> Iterator[SynthesisTask]:
         """Say whose brightness images take, but those whose protocol the user states."""
@@ -282,11 +281,15 @@ class _Builder:
                 wanted = task.target.acquisition
                 yield replace(task, donors=self.donors.find(wanted, subject))
 
-    def _validation_target(self, scan: Scan) -> Target:
+    def _validation(self, scan: Scan, scans, reference) -> SynthesisTask:
         relative = Path(scan.path).name
         target = target_like(scan.acquisition, relative, name='', keep_voxel_size=False)
         origin = {field: f'the acquired {relative}' for field in target.provenance}
-        return replace(target, provenance=origin)
+        task = self._task(replace(target, provenance=origin), 'validate', scans, reference)
+        # The prompt says what the image is compared with, thick slices too, whatever its grid is.
+        size = scan.acquisition.voxel_size or task.target.acquisition.voxel_size
+        prompt = render_prompt(task.target.acquisition.replace(voxel_size=size))
+        return replace(task, prompt=prompt)
 
     def _task(self, target, purpose, scans, reference) -> SynthesisTask:
         source, reason = choose_source(target.contrast, scans, reference)
