@@ -268,7 +268,11 @@ class _Builder:
             about = dict.fromkeys([*self.contrasts, *(target.contrast for target in self.targets)])
             for contrast in about:
                 if contrast in acquired:
-                    yield self._validation(acquired[contrast], scans, reference)
+                    scan = acquired[contrast]
+                    target = self._validation_target(scan)
+                    # The prompt says what the image is compared with, whatever its grid is.
+                    size = scan.acquisition.voxel_size
+                    yield self._task(target, 'validate', scans, reference, stated_size=size)
 
     def _with_donors(self, tasks, subject: str) -> Iterator[SynthesisTask]:
         """Say whose brightness images take, but those whose protocol the user states."""
@@ -281,17 +285,13 @@ class _Builder:
                 wanted = task.target.acquisition
                 yield replace(task, donors=self.donors.find(wanted, subject))
 
-    def _validation(self, scan: Scan, scans, reference) -> SynthesisTask:
+    def _validation_target(self, scan: Scan) -> Target:
         relative = Path(scan.path).name
         target = target_like(scan.acquisition, relative, name='', keep_voxel_size=False)
         origin = {field: f'the acquired {relative}' for field in target.provenance}
-        task = self._task(replace(target, provenance=origin), 'validate', scans, reference)
-        # The prompt says what the image is compared with, thick slices too, whatever its grid is.
-        size = scan.acquisition.voxel_size or task.target.acquisition.voxel_size
-        prompt = render_prompt(task.target.acquisition.replace(voxel_size=size))
-        return replace(task, prompt=prompt)
+        return replace(target, provenance=origin)
 
-    def _task(self, target, purpose, scans, reference) -> SynthesisTask:
+    def _task(self, target, purpose, scans, reference, stated_size=None) -> SynthesisTask:
         source, reason = choose_source(target.contrast, scans, reference)
         resolved = resolve_target(
             target,
@@ -299,7 +299,8 @@ class _Builder:
             modal=self._modal(target.contrast),
             source=source.acquisition,
         )
-        prompt = render_prompt(resolved.acquisition)
+        size = stated_size or resolved.acquisition.voxel_size
+        prompt = render_prompt(resolved.acquisition.replace(voxel_size=size))
         return SynthesisTask(resolved, source.path, prompt, purpose, reason)
 
     def _modal(self, contrast: str) -> Acquisition | None:
