@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 import torch
 
 from tumsyn_bids.grids import Grid
-from tumsyn_bids.networks.config import N_SIGNALS, DecoderConfig
+from tumsyn_bids.networks.config import FLUID, N_SIGNALS, DecoderConfig
 from tumsyn_bids.networks.decoder import make_coord
 from tumsyn_bids.networks.model import LoadedModel, Model
 from tumsyn_bids.networks.registry import get_config
 from tumsyn_bids.place import BrainFrame
+from tumsyn_bids.prompt import render_prompt
+from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.synthesis.synthesizer import Synthesizer
 from tumsyn_bids.training.initialisation import initialise
 
@@ -60,6 +63,60 @@ def test_a_change_of_the_signals_is_mixed_with_the_shares_of_the_tissues(network
 
 
 @torch.inference_mode()
+def test_the_echo_time_acts_as_a_factor(network):
+    """Added, it would leave what an image draws too bright as bright as it is."""
+    network = deepcopy(network)
+    features, text, place = _inputs(network, (5, 4, 6))
+    decoder = network.synthesis.imnet
+    text[:, -N_SIGNALS:] = 1.0
+    decoder.layers[-1].bias.fill_(0.3)
+    decoder.tissues.layers[-1].bias[FLUID] = -40.0
+    points = make_coord((5, 4, 6))[None]
+    told = {'place': place.flatten(2).transpose(1, 2)}
+    before = decoder(features, points, text, **told)
+    usual = text[:, -N_SIGNALS:]
+    faded = {'signals': 0.4 * usual, 'echo': -0.6 * usual}
+    after = decoder(features, points, text, **told, **faded)
+    logits = decoder.tissue_logits(*(v.flatten(2).transpose(1, 2) for v in (features, place)))
+    mixture = logits.softmax(dim=-1)[..., :N_SIGNALS].sum(dim=-1)
+    believed = (before / mixture > 0.7) & (before / mixture < 1.45)
+    assert believed.float().mean() > 0.5
+    torch.testing.assert_close(after[believed], 0.4 * before[believed])
+    added = decoder(features, points, text, **told, signals=faded['signals'])
+    assert (added - after)[believed].abs().max() > 0.05
+    # Fluid keeps what the equations do not have.
+    decoder.tissues.layers[-1].bias[FLUID] = 40.0
+    fluid = [
+        decoder(features, points, text, **told, **change)
+        for change in (faded, {'signals': faded['signals']})
+    ]
+    torch.testing.assert_close(*fluid)
+
+
+@pytest.mark.parametrize(('field', 'part'), [('echo_time', 1.0), ('repetition_time', 0.0)])
+def test_of_a_prompt_the_echo_time_alone_is_told_apart(network, ellipsoid_scan, field, part):
+    scan, mask = ellipsoid_scan
+    loaded = LoadedModel(network, 'tiny', '0', '')
+    synthesizer = Synthesizer(loaded, torch.device('cpu'), 'float32')
+    encoded = synthesizer.encode(scan, mask=mask)
+    told = {}
+
+    def remember(_, given):
+        _, _, text, _, signals, *_, echo = given
+        told.update(change=signals - text[:, -N_SIGNALS:], echo=echo)
+
+    usual = default_protocol('T2w', 3.0)
+    prompt = render_prompt(usual.replace(**{field: 0.7 * getattr(usual, field)}))
+    hook = network.synthesis.imnet.register_forward_pre_hook(remember)
+    try:
+        synthesizer.decode(encoded, prompt, Grid.of(scan))
+    finally:
+        hook.remove()
+    assert told['change'].abs().max() > 0.02
+    torch.testing.assert_close(told['echo'], part * told['change'], atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
 def test_points_and_grid_are_told_the_same_place(network):
     features, text, place = _inputs(network, (6, 7, 5))
     decoder, signals = network.synthesis.imnet, torch.rand(1, N_SIGNALS)
@@ -87,7 +144,7 @@ def test_tiles_are_told_their_place_in_the_brain(network, ellipsoid_scan, monkey
         decode, seen = synthesizer._decode_points, told.setdefault(tile, {})
 
         def spy(features, points, box, *told, seen=seen, decode=decode):
-            *_, place, _ = told
+            _, _, _, place, *_ = told
             seen.update({tuple(p): tuple(q) for p, q in zip(points, place, strict=True)})
             return decode(features, points, box, *told)
 

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 
 #: Tissues of the brain whose signal a prompt can carry.
 N_SIGNALS = 12
+#: Which of them is fluid.
+FLUID = 2
 #: Named in the place of a text encoder: labels of modality and scanner.
 ONE_HOT = 'one-hot'
 

@@ -8,9 +8,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .config import N_SIGNALS, DecoderConfig
+from .config import FLUID, N_SIGNALS, DecoderConfig
 from .correction import PlacedCorrection
 from .tissues import TissueReader
+
+#: How many times brighter or darker than its mixture of signals an image is believed to be.
+_BRIGHTER = 1.5
 
 
 def make_coord(shape, *, device=None) -> torch.Tensor:
@@ -70,7 +73,7 @@ class ImplicitDecoder(nn.Module):
             nn.init.zeros_(modulation.bias)
 
     def forward(
-        self, features, coord, text, cell=None, signals=None, place=None, greys=None
+        self, features, coord, text, cell=None, signals=None, place=None, greys=None, echo=None
     ) -> torch.Tensor:
         """Decode at given points.
 
@@ -90,13 +93,18 @@ class ImplicitDecoder(nn.Module):
         greys : Tensor, shape (B, len(PERCENTILES)), optional
             Of the source (:func:`tumsyn_bids.greys.grey_levels`); used only with
             ``config.correction``.
+        echo : Tensor, shape (B, N_SIGNALS), optional
+            What of ``signals`` another echo time has changed; used only with ``config.tissues``.
+            The image changes by as large a part as its mixture of signals does, as what decays
+            does, where all other changes are added to it. Fluid, of which an image may have much
+            where the equations have next to none, is the exception.
 
         Returns
         -------
         Tensor, shape (B, K)
         """
         if self.local_ensemble:
-            return self._ensemble(features, coord, text, cell, signals, place, greys)
+            return self._ensemble(features, coord, text, cell, signals, place, greys, echo)
         # Coordinates need more digits than bfloat16 has.
         sampled = F.grid_sample(
             features.float(),
@@ -107,7 +115,9 @@ class ImplicitDecoder(nn.Module):
         )
         points = sampled[:, :, :, 0, 0].transpose(1, 2).to(features.dtype)
         position = self._position(coord, features.shape[2:])
-        return self._mlp(points, self._with_cell(position, cell), text, signals, place, greys)
+        return self._mlp(
+            points, self._with_cell(position, cell), text, signals, place, greys, echo
+        )
 
     def on_grid(
         self, features, text, cell=None, signals=None, place=None, greys=None
@@ -169,7 +179,7 @@ class ImplicitDecoder(nn.Module):
         position = self._with_cell(points.new_zeros(*points.shape[:2], 3), None)
         return self._uncorrected(points, position, text, text[:, -N_SIGNALS:])
 
-    def _ensemble(self, features, coord, text, cell, signals, place, greys):
+    def _ensemble(self, features, coord, text, cell, signals, place, greys, echo):
         batch, dim, *shape = features.shape
         size = torch.tensor(shape, device=coord.device)
         # Beyond the outermost centres the outermost voxels answer alone.
@@ -184,7 +194,8 @@ class ImplicitDecoder(nn.Module):
             row = (inside[..., 0] * shape[1] + inside[..., 1]) * shape[2] + inside[..., 2]
             points = flat.gather(2, row[:, None].expand(-1, dim, -1)).transpose(1, 2)
             position = self._with_cell(index - voxel, cell)
-            total = total + weight * self._mlp(points, position, text, signals, place, greys)
+            told = (text, signals, place, greys, echo)
+            total = total + weight * self._mlp(points, position, *told)
         return total
 
     def _with_cell(self, position, cell):
@@ -201,7 +212,7 @@ class ImplicitDecoder(nn.Module):
         index = ((coord + 1) * size - 1) / 2
         return index - index.round()
 
-    def _mlp(self, points, position, text, signals=None, place=None, greys=None):
+    def _mlp(self, points, position, text, signals=None, place=None, greys=None, echo=None):
         usual = text[:, -N_SIGNALS:]
         signals = usual if signals is None else signals
         mixed = signals if self.tissues is None else usual
@@ -210,7 +221,14 @@ class ImplicitDecoder(nn.Module):
             answer = answer + self.correction(points, text, place, greys)
         if mixed is signals:
             return answer
-        return answer + _mixture(self.tissues(points, place), signals - usual)
+        shares = _shares(self.tissues(points, place))
+        if echo is None:
+            return answer + _mixture(shares, signals - usual)
+        added = _mixture(shares, signals - usual - echo)
+        brighter = answer / _mixture(shares, usual).clamp_min(1e-3)
+        brighter = brighter.clamp(1 / _BRIGHTER, _BRIGHTER)
+        factor = 1 + (brighter - 1) * (1 - shares[..., FLUID])
+        return answer + added + factor * _mixture(shares, echo)
 
     def _uncorrected(self, points, position, text, signals):
         x = torch.cat([points, position.to(points.dtype)], dim=-1)
@@ -221,7 +239,11 @@ class ImplicitDecoder(nn.Module):
         last = linears[-1]
         with torch.autocast(x.device.type, enabled=False):
             answer = F.linear(x.float(), last.weight.float(), last.bias.float())[..., 0]
-        return answer if self.shares is None else answer + _mixture(self.shares(points), signals)
+        return (
+            answer
+            if self.shares is None
+            else answer + _mixture(_shares(self.shares(points)), signals)
+        )
 
     def _modulated(self, index, layer, x, text):
         if self.film is None:
@@ -234,7 +256,11 @@ class ImplicitDecoder(nn.Module):
         return torch.baddbmm(bias[:, None].to(x.dtype), x, weight.transpose(1, 2).to(x.dtype))
 
 
-def _mixture(logits: torch.Tensor, signals: torch.Tensor) -> torch.Tensor:
-    """Mix signals, shape (B, N_SIGNALS), with shares, (B, K, N_SIGNALS + 1): (B, K)."""
-    shares = logits.float().softmax(dim=-1)[..., :N_SIGNALS]
+def _shares(logits: torch.Tensor) -> torch.Tensor:
+    """Return the shares of the tissues that give a signal, shape (B, K, N_SIGNALS)."""
+    return logits.float().softmax(dim=-1)[..., :N_SIGNALS]
+
+
+def _mixture(shares: torch.Tensor, signals: torch.Tensor) -> torch.Tensor:
+    """Mix signals, shape (B, N_SIGNALS), with shares, (B, K, N_SIGNALS): (B, K)."""
     return torch.einsum('bkn,bn->bk', shares, signals.float())

@@ -225,13 +225,13 @@ class Synthesizer:
         image = np.zeros(grid.shape, dtype=np.float32)
         if len(voxels) == 0:
             return image
-        text, signals = self._condition(prompt)
+        text, signals, echo = self._condition(prompt)
         to_input = np.linalg.inv(encoded.grid.affine) @ grid.affine
         offsets = _sub_voxels(grid.zooms / encoded.grid.zooms)
         points = (voxels + offsets[:, None]).reshape(-1, 3) @ to_input[:3, :3].T + to_input[:3, 3]
         counts = np.maximum(np.round(grid.zooms / encoded.grid.zooms), 1)
         cell = np.linalg.norm(to_input[:3, :3] / counts, axis=1)
-        values = self._values(encoded, points, text, cell, signals)
+        values = self._values(encoded, points, text, cell, signals, echo)
         values = values.reshape(len(offsets), -1).mean(axis=0)
         image[mask] = np.maximum(self._restored(values, prompt), 0) * BRIGHT
         return image
@@ -269,15 +269,24 @@ class Synthesizer:
         ids, numbers = prompt_tensors([prompt], self.config.text)
         return self._network.prompt(ids.to(self.device), numbers.to(self.device))
 
-    def _condition(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return what the network reads, and the signals that it mixes if not those of that."""
+    def _condition(self, prompt: str) -> tuple[torch.Tensor, ...]:
+        """Return what the network reads, and what it mixes if not the signals of that.
+
+        Returns
+        -------
+        text : Tensor, shape (1, text_dim)
+        signals, echo : Tensor, shape (1, N_SIGNALS), or None
+            As the decoder takes them.
+        """
         text, gain = self._embed(prompt), self.config.physics_gain
         wanted = parse_prompt(prompt)
         if not gain or wanted.contrast is None:
-            return text, None
-        usual = self._embed(render_prompt(usual_protocol(wanted)))
-        signals, usual_signals = text[:, -N_SIGNALS:], usual[:, -N_SIGNALS:]
-        return usual, usual_signals + gain * (signals - usual_signals)
+            return text, None, None
+        usual = usual_protocol(wanted)
+        read = self._embed(render_prompt(usual))
+        same_echo = self._embed(render_prompt(wanted.replace(echo_time=usual.echo_time)))
+        there, before, after = (told[:, -N_SIGNALS:] for told in (read, same_echo, text))
+        return read, there + gain * (after - there), gain * (after - before)
 
     @torch.inference_mode()
     def _fuse(self, features: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
@@ -287,7 +296,9 @@ class Synthesizer:
         return fused.float()
 
     @torch.inference_mode()
-    def _values(self, encoded: EncodedScan, points: np.ndarray, text, cell, signals) -> np.ndarray:
+    def _values(
+        self, encoded: EncodedScan, points: np.ndarray, text, cell, signals, echo
+    ) -> np.ndarray:
         points = np.clip(points, 0, np.asarray(encoded.grid.shape) - 1)
         total = np.zeros(len(points), dtype=np.float32)
         weight = np.zeros(len(points), dtype=np.float32)
@@ -301,7 +312,7 @@ class Synthesizer:
             for part in np.array_split(chosen, len(chosen) // self._points_at_once() + 1):
                 share = self._share(points[part], box)
                 place = None if encoded.frame is None else encoded.frame.places_of(points[part])
-                told = (text, cell, signals, place, encoded.greys)
+                told = (text, cell, signals, place, encoded.greys, echo)
                 values = self._decode_points(fused, points[part], box, *told)
                 total[part] += share * values
                 weight[part] += share
@@ -317,7 +328,7 @@ class Synthesizer:
         return blend_weight(points, box)
 
     def _decode_points(
-        self, features, points, box, text, cell, signals=None, place=None, greys=None
+        self, features, points, box, text, cell, signals=None, place=None, greys=None, echo=None
     ) -> np.ndarray:
         first = np.array([part.start for part in box])
         size = np.array([part.stop - part.start for part in box])
@@ -332,7 +343,7 @@ class Synthesizer:
             greys = torch.from_numpy(greys)[None].to(self.device)
         with self._autocast():
             decode = self._network.synthesis.imnet
-            values = decode(features, tensor, text, sizes, signals, place, greys)[0]
+            values = decode(features, tensor, text, sizes, signals, place, greys, echo)[0]
         return values.float().cpu().numpy()
 
     def _autocast(self):
