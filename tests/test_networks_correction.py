@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.greys import PERCENTILES, grey_levels
 from tumsyn_bids.grids import Grid
 from tumsyn_bids.networks.config import N_SIGNALS
@@ -112,3 +113,23 @@ def test_a_scan_is_told_by_the_grey_levels_of_all_of_its_brain(network, ellipsoi
         replace(encoded, greys=encoded.greys + 0.3), 'Modality: T2w', Grid.of(scan)
     )
     assert not np.allclose(other, images[2], rtol=0.01, atol=5)
+
+
+@pytest.mark.parametrize(('contrast', 'corrected'), [('T1w', True), ('PDw', False), (None, True)])
+def test_what_few_people_taught_is_kept_from_other_contrasts(
+    network, ellipsoid_scan, contrast, corrected
+):
+    """A correction learned from acquired T1w and T2w scans spoils images made from a PDw."""
+    scan, mask = ellipsoid_scan
+    card = {'training': {'people': {'sub-1': ['T1w', 'T2w'], 'sub-2': ['T1w', 'FLAIR']}}}
+    images = []
+    for of_model in ({}, card):
+        loaded = LoadedModel(network, 'tiny', '0', '0', card=of_model)
+        synthesizer = Synthesizer(loaded, torch.device('cpu'), 'float32')
+        encoded = synthesizer.encode(scan, mask=mask, acquisition=Acquisition(contrast=contrast))
+        images.append(synthesizer.decode(encoded, 'Modality: T2w', Grid.of(scan)))
+    # A model that does not say what it has seen corrects always.
+    assert np.array_equal(*images) == corrected
+    plain = replace(encoded, greys=None)
+    uncorrected = synthesizer.decode(plain, 'Modality: T2w', Grid.of(scan))
+    assert np.array_equal(uncorrected, images[1]) != corrected

@@ -79,6 +79,38 @@ def test_real_images_stay_as_they_were_acquired(monkeypatch):
         real_sample(rng, [person], patch=20, n_targets=1)
 
 
+def test_the_voxel_size_of_a_prompt_does_not_name_the_scanner():
+    """Whose slices are thick would be asked for at 1 mm with the contrast of other scanners."""
+    mask = np.ones((20, 20, 20), dtype=bool)
+    levels = {0.5: (1.0, 1.0, 1.0), 1.0: (0.5, 0.5, 4.0)}
+    people = {
+        size: PairedSubject(
+            f'sub-{size[2]:g}',
+            samples.Acquisition(),
+            {name: np.full(mask.shape, level, 'f4') for name in ('T1w', 'T2w')},
+            mask,
+            voxel_size=size,
+        )
+        for level, size in levels.items()
+    }
+    stated = {size: [] for size in people}
+    for seed in range(80):
+        rng = np.random.default_rng(seed)
+        sample = real_sample(rng, list(people.values()), patch=8, n_targets=1, whole=True)
+        stated[levels[float(sample.targets.max())]].append(
+            parse_prompt(sample.prompts[0]).voxel_size
+        )
+    for size, others in stated.items():
+        share = np.mean([other == size for other in others])
+        assert 0.6 < share < 0.9
+        assert set(others) == set(people)
+    # A patch, of which sharpness is learned, states what it is.
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        sample = real_sample(rng, [people[0.5, 0.5, 4.0]], patch=8, n_targets=1)
+        assert parse_prompt(sample.prompts[0]).voxel_size == (0.5, 0.5, 4.0)
+
+
 @pytest.mark.parametrize('edge', [15, 16])
 def test_a_patch_that_is_not_turned_has_the_very_voxels_of_the_scan(monkeypatch, edge):
     """Interpolated between voxels, an image loses what is finest in it."""
@@ -162,7 +194,8 @@ def test_a_part_of_the_correction_is_kept(train_part, start, tmp_path):
     for kept in (1.0, 0.25):
         folder = train_part(tmp_path / str(kept), start, replace(RECIPE, kept=kept), steps=4)
         parts[kept] = load_model(folder).network.synthesis.imnet.correction
-    told = [torch.rand(1, 9, 16), torch.randn(1, parts[1.0].told.in_features - len(PERCENTILES))]
+    n_text = parts[1.0].told.in_features - len(PERCENTILES)
+    told = (torch.rand(1, 9, 16), torch.randn(1, n_text), None, torch.rand(1, len(PERCENTILES)))
     whole, quarter = (parts[kept](*told).detach() for kept in (1.0, 0.25))
     assert whole.abs().max() > 1e-3
     torch.testing.assert_close(quarter, 0.25 * whole, atol=1e-4, rtol=0.02)

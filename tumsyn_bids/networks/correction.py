@@ -37,7 +37,7 @@ class PlacedCorrection(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
         self.output = nn.Linear(widths[-1], 1)
 
-    def forward(self, points, text, place=None, greys=None) -> torch.Tensor:
+    def forward(self, points, text, place, greys) -> torch.Tensor:
         """Return the correction.
 
         Parameters
@@ -46,18 +46,16 @@ class PlacedCorrection(nn.Module):
             Features.
         text : Tensor, shape (B, text_dim)
             Embedded prompt of the target.
-        place : Tensor, shape (B, K, 3), optional
-            In the brain (:meth:`tumsyn_bids.place.BrainFrame.places_of`); the middle if not given.
-        greys : Tensor, shape (B, len(PERCENTILES)), optional
-            Of the source (:func:`tumsyn_bids.greys.grey_levels`); zeros if not given.
+        place : Tensor, shape (B, K, 3), or None
+            In the brain (:meth:`tumsyn_bids.place.BrainFrame.places_of`); the middle if None.
+        greys : Tensor, shape (B, len(PERCENTILES))
+            Of the source (:func:`tumsyn_bids.greys.grey_levels`).
 
         Returns
         -------
         Tensor of float32, shape (B, K)
         """
         first, *others = self.hidden
-        if greys is None:
-            greys = text.new_zeros(len(text), len(PERCENTILES))
         told = self.told(torch.cat([text, greys.to(text)], dim=1).to(points))
         x = first(with_place(points, place)) + told[:, None]
         for layer in others:

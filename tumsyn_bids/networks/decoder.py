@@ -92,7 +92,7 @@ class ImplicitDecoder(nn.Module):
             Of the points in the brain; used only with ``config.tells_place``.
         greys : Tensor, shape (B, len(PERCENTILES)), optional
             Of the source (:func:`tumsyn_bids.greys.grey_levels`); used only with
-            ``config.correction``.
+            ``config.correction``, and nothing is corrected without.
         echo : Tensor, shape (B, N_SIGNALS), optional
             What of ``signals`` another echo time has changed; used only with ``config.tissues``.
             The image changes by as large a part as its mixture of signals does, as what decays
@@ -217,7 +217,7 @@ class ImplicitDecoder(nn.Module):
         signals = usual if signals is None else signals
         mixed = signals if self.tissues is None else usual
         answer = self._uncorrected(points, position, text, mixed)
-        if self.correction is not None:
+        if self.correction is not None and greys is not None:
             answer = answer + self.correction(points, text, place, greys)
         if mixed is signals:
             return answer

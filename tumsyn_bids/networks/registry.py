@@ -79,7 +79,7 @@ def _embedded() -> SynthesisConfig:
             film=True,
             mixing=True,
             tissues=True,
-            correction=(128, 128, 128),
+            correction=(192, 192, 192),
         ),
         numeric=True,
         signals=True,

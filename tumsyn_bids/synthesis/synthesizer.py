@@ -57,7 +57,8 @@ class EncodedScan:
     frame : BrainFrame or None
         Where the brain lies in ``grid``, if the decoder is told.
     greys : ndarray of float32, shape (len(PERCENTILES),), or None
-        How the grey values of ``source`` are distributed, if the decoder is told.
+        How the grey values of ``source`` are distributed, if the decoder corrects by them and has
+        learned from acquired scans of this contrast.
     """
 
     grid: Grid
@@ -199,7 +200,8 @@ class Synthesizer:
         keep = 4 * n_features <= _KEPT_BYTES
         tiles = [(box, self._features(source[box], text) if keep else None) for box in boxes]
         frame = BrainFrame.of(inside_brain) if self.config.decoder.tells_place else None
-        greys = grey_levels(source, inside_brain) if self.config.decoder.correction else None
+        corrects = self.config.decoder.correction and self._has_seen(acquisition)
+        greys = grey_levels(source, inside_brain) if corrects else None
         return EncodedScan(grid, mask, tiles, source, text, frame, greys)
 
     def decode(self, encoded: EncodedScan, prompt: str, grid: Grid) -> np.ndarray:
@@ -239,6 +241,18 @@ class Synthesizer:
     def _restored(self, values: np.ndarray, prompt: str) -> np.ndarray:
         curve = self._tails.get(parse_prompt(prompt).contrast)
         return values if curve is None else restore_tail(values, curve)
+
+    def _has_seen(self, acquisition: Acquisition | None) -> bool:
+        """Return whether scans of a contrast were seen as people acquired them, if that is known.
+
+        What is learned of a few real people's scans spoils images from contrasts that were
+        simulated alone.
+        """
+        people = self._card.get('training', {}).get('people', {})
+        seen = {contrast for contrasts in people.values() for contrast in contrasts}
+        if not seen or acquisition is None or acquisition.contrast is None:
+            return True
+        return acquisition.contrast in seen
 
     def _input_grid(self, mask) -> tuple[Grid, int]:
         """Return the grid around the brain, and how many voxels the whole field of view has."""

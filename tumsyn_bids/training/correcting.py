@@ -53,7 +53,7 @@ class CorrectionRecipe:
     first: int = 12
     reuse: int = 20
     memory: int = 240
-    kept: float = 0.7
+    kept: float = 0.55
 
 
 @dataclass(frozen=True)

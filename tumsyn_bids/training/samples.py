@@ -169,7 +169,8 @@ def real_sample(
     turned into those of drawn protocols (:mod:`tumsyn_bids.physics.recontrast`), which teach,
     beside the simulation, what the parameters do.
 
-    With ``whole``, the sample holds all of the brain, whatever its size, as it was acquired.
+    With ``whole``, the sample holds all of the brain, whatever its size, as it was acquired, and
+    its prompts state the voxel size of any of the people half of the time.
     """
     subject = subjects[rng.integers(len(subjects))]
     view = _whole_brain(rng, subject) if whole else _patch_of(rng, subject, patch)
@@ -185,9 +186,13 @@ def real_sample(
     person = _stated_person(
         rng, subject, len({other.label.partition('_')[0] for other in subjects})
     )
+    size = subject.voxel_size
+    if whole and rng.random() < 0.5:
+        # Who scans thick slices scans otherwise with other contrasts, too: a size that always
+        # were that of the scan would be learned as the name of the scanner.
+        size = subjects[rng.integers(len(subjects))].voxel_size
     shown, *wanted = (
-        acquisition.replace(**person, voxel_size=subject.voxel_size)
-        for acquisition in acquisitions
+        acquisition.replace(**person, voxel_size=size) for acquisition in acquisitions
     )
     return Sample(
         source=source,
