@@ -26,10 +26,10 @@ whole=(--labelmaps "$maps" --pairs "$pairs" "$@")
 unseen=training_seg_17.nii.gz
 tissues=(--recipe tissues --labelmaps "$maps" --exclude "$unseen" --learning-rate 2e-3
     --steps "${TISSUE_STEPS:-1500}")
-correction=(--recipe correction --labelmaps "$maps" --real-share 0.7 --learning-rate 2e-3
-    --steps "${CORRECTION_STEPS:-1200}")
+correction=(--recipe correction --labelmaps "$maps" --real-share 0.75 --learning-rate 2e-3
+    --steps "${CORRECTION_STEPS:-1500}")
 # Real people alone in the end: they are fewer than the simulated ones and harder.
-refined=(--recipe correction --learning-rate 1e-3 --steps "${REFINED_STEPS:-300}")
+refined=(--recipe correction --learning-rate 1e-3 --steps "${REFINED_STEPS:-400}")
 
 tumsyn train synthesis "$out/twin" "${whole[@]}" --exclude sub-19 "$unseen" \
     --config embedded --steps "${STEPS:-32000}"
