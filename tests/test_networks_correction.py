@@ -123,7 +123,7 @@ def test_what_few_people_taught_is_kept_from_other_contrasts(
     scan, mask = ellipsoid_scan
     card = {'training': {'people': {'sub-1': ['T1w', 'T2w'], 'sub-2': ['T1w', 'FLAIR']}}}
     images = []
-    for of_model in ({}, card):
+    for of_model in ({'training': 'published weights'}, card):
         loaded = LoadedModel(network, 'tiny', '0', '0', card=of_model)
         synthesizer = Synthesizer(loaded, torch.device('cpu'), 'float32')
         encoded = synthesizer.encode(scan, mask=mask, acquisition=Acquisition(contrast=contrast))

@@ -248,7 +248,9 @@ class Synthesizer:
         What is learned of a few real people's scans spoils images from contrasts that were
         simulated alone.
         """
-        people = self._card.get('training', {}).get('people', {})
+        training = self._card.get('training')
+        # Of published weights, a sentence.
+        people = training.get('people', {}) if isinstance(training, dict) else {}
         seen = {contrast for contrasts in people.values() for contrast in contrasts}
         if not seen or acquisition is None or acquisition.contrast is None:
             return True
