@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from itertools import permutations
 from pathlib import Path
 
 import nibabel as nb
@@ -34,8 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     synthesizer = Synthesizer.load(options.model, device=options.device)
     for person in load_paired_subjects(options.derivatives):
         if person.label.partition('_')[0] in options.subject:
-            for source, target in permutations(person.images, 2):
-                fine, own = correlations(synthesizer, person, source, target)
+            for source, target, fine, own in correlations(synthesizer, person):
                 sys.stdout.write(
                     f'{person.label:14} {source:6} {target:6} at 1 mm {fine:.3f}  '
                     f'at {"x".join(f"{edge:g}" for edge in person.voxel_size)} mm {own:.3f}\n'
@@ -44,21 +42,21 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def correlations(synthesizer, person: PairedSubject, source: str, target: str) -> list[float]:
-    """Return the correlation with the acquired image for 1 mm and for the own voxel size."""
-    scan, mask = (
-        nb.Nifti1Image(array, np.eye(4))
-        for array in (person.images[source], person.mask.astype(np.uint8))
-    )
-    encoded = synthesizer.encode(scan, mask=mask, acquisition=person.acquisition(source))
-    truth = person.images[target][person.mask]
-    found = []
-    for size in ((1.0, 1.0, 1.0), person.voxel_size):
-        known = {'age': person.person.age, 'sex': person.person.sex, 'voxel_size': size}
-        prompt = render_prompt(default_protocol(target, None).replace(**known))
-        made = synthesizer.decode(encoded, prompt, Grid.of(mask))
-        found.append(float(np.corrcoef(made[person.mask], truth)[0, 1]))
-    return found
+def correlations(synthesizer: Synthesizer, person: PairedSubject):
+    """Yield source, target, and the correlations for 1 mm and for the session's own voxel size."""
+    mask = nb.Nifti1Image(person.mask.astype(np.uint8), np.eye(4))
+    for source, image in person.images.items():
+        scan = nb.Nifti1Image(image, np.eye(4))
+        encoded = synthesizer.encode(scan, mask=mask, acquisition=person.acquisition(source))
+        for target in [name for name in person.images if name != source]:
+            truth = person.images[target][person.mask]
+            found = []
+            for size in ((1.0, 1.0, 1.0), person.voxel_size):
+                known = {'age': person.person.age, 'sex': person.person.sex, 'voxel_size': size}
+                prompt = render_prompt(default_protocol(target, None).replace(**known))
+                made = synthesizer.decode(encoded, prompt, Grid.of(mask))[person.mask]
+                found.append(float(np.corrcoef(made, truth)[0, 1]))
+            yield source, target, *found
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -239,11 +239,9 @@ class ImplicitDecoder(nn.Module):
         last = linears[-1]
         with torch.autocast(x.device.type, enabled=False):
             answer = F.linear(x.float(), last.weight.float(), last.bias.float())[..., 0]
-        return (
-            answer
-            if self.shares is None
-            else answer + _mixture(_shares(self.shares(points)), signals)
-        )
+        if self.shares is None:
+            return answer
+        return answer + _mixture(_shares(self.shares(points)), signals)
 
     def _modulated(self, index, layer, x, text):
         if self.film is None:
