@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import nibabel as nb
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.grids import Grid, resample
@@ -100,6 +101,17 @@ def test_longer_echo_than_that_of_the_image_is_noticed():
     right = examined.examine(picture(T2W), T2W).prompt_deviation
     assert examined.examine(picture(T2W.replace(echo_time=0.05)), T2W).prompt_deviation > right
     assert examined.examine(picture(asked), asked).prompt_deviation < 0.05
+
+
+def test_voxels_that_are_mixtures_do_not_make_an_image_deviate():
+    """Fluid of an acquired FLAIR is dark in ventricles, and half as bright as cortex in sulci."""
+    flair = default_protocol('FLAIR', 3.0)
+    image = picture(flair).get_fdata()
+    blurred = ndimage.gaussian_filter(image, 1.2) / np.maximum(
+        ndimage.gaussian_filter((image > 0).astype(float), 1.2), 1e-3
+    )
+    mixed = nb.Nifti1Image(np.where(brain() < 3, blurred, 0).astype(np.float32), np.eye(4))
+    assert examiner(picture(T1W), T1W).examine(mixed, flair).prompt_deviation < 0.1
 
 
 def test_figure_that_is_unknown_has_no_say():

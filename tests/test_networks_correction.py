@@ -13,6 +13,7 @@ from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.greys import PERCENTILES, grey_levels
 from tumsyn_bids.grids import Grid
 from tumsyn_bids.networks.config import N_SIGNALS
+from tumsyn_bids.networks.correction import ScanKinds
 from tumsyn_bids.networks.decoder import make_coord
 from tumsyn_bids.networks.model import LoadedModel, Model
 from tumsyn_bids.networks.registry import get_config
@@ -32,7 +33,8 @@ def network():
 def _inputs(network, shape):
     features = torch.rand(1, network.config.encoder.out_dim, *shape)
     text = torch.randn(1, network.config.prompt_dim)
-    return features, text, torch.randn(1, 3, *shape), torch.rand(1, len(PERCENTILES))
+    kinds = ScanKinds(text, torch.rand(1, len(PERCENTILES)))
+    return features, text, torch.randn(1, 3, *shape), kinds
 
 
 def test_grey_levels_are_those_of_the_brain_alone():
@@ -48,29 +50,31 @@ def test_grey_levels_are_those_of_the_brain_alone():
 def test_a_network_begins_with_nothing_to_correct():
     torch.manual_seed(0)
     model = initialise(Model(get_config('tiny'))).eval()
-    features, text, place, greys = _inputs(model, (6, 5, 4))
+    features, text, place, kinds = _inputs(model, (6, 5, 4))
     decoder = model.synthesis.imnet
-    told = decoder.on_grid(features, text, place=place, greys=greys)
+    told = decoder.on_grid(features, text, place=place, kinds=kinds)
     decoder.correction = None
     torch.testing.assert_close(told, decoder.on_grid(features, text))
 
 
 @torch.inference_mode()
 def test_place_and_grey_levels_say_something(network):
-    features, text, place, greys = _inputs(network, (6, 5, 4))
+    features, text, place, kinds = _inputs(network, (6, 5, 4))
     decode = network.synthesis.imnet.on_grid
-    image = decode(features, text, place=place, greys=greys)
-    assert not torch.allclose(image, decode(features, text, place=place + 1, greys=greys))
-    assert not torch.allclose(image, decode(features, text, place=place, greys=greys + 0.5))
+    image = decode(features, text, place=place, kinds=kinds)
+    assert not torch.allclose(image, decode(features, text, place=place + 1, kinds=kinds))
+    assert not torch.allclose(
+        image, decode(features, text, place=place, kinds=kinds._replace(source=kinds.source + 0.5))
+    )
 
 
 @torch.inference_mode()
 def test_what_a_prompt_changes_is_not_corrected(network):
     """Parameters act through the tissues alone, however large the correction is."""
-    features, text, place, greys = _inputs(network, (6, 5, 4))
+    features, text, place, kinds = _inputs(network, (6, 5, 4))
     decoder = network.synthesis.imnet
     signals = text[:, -N_SIGNALS:] + 0.3
-    told = {'place': place, 'greys': greys}
+    told = {'place': place, 'kinds': kinds}
     with_it = decoder.on_grid(features, text, signals=signals, **told)
     with_it -= decoder.on_grid(features, text, **told)
     correction, decoder.correction = decoder.correction, None
@@ -82,12 +86,12 @@ def test_what_a_prompt_changes_is_not_corrected(network):
 
 @torch.inference_mode()
 def test_points_and_grid_are_corrected_alike(network):
-    features, text, place, greys = _inputs(network, (6, 7, 5))
+    features, text, place, kinds = _inputs(network, (6, 7, 5))
     decoder = network.synthesis.imnet
-    on_grid = decoder.on_grid(features, text, place=place, greys=greys)
+    on_grid = decoder.on_grid(features, text, place=place, kinds=kinds)
     points = make_coord((6, 7, 5))[None]
     places = place.flatten(2).transpose(1, 2)
-    at_points = decoder(features, points, text, place=places, greys=greys)
+    at_points = decoder(features, points, text, place=places, kinds=kinds)
     np.testing.assert_allclose(on_grid.reshape(1, -1), at_points, atol=1e-5)
 
 
@@ -133,3 +137,24 @@ def test_what_few_people_taught_is_kept_from_other_contrasts(
     plain = replace(encoded, greys=None)
     uncorrected = synthesizer.decode(plain, 'Modality: T2w', Grid.of(scan))
     assert np.array_equal(uncorrected, images[1]) != corrected
+
+
+def test_the_correction_is_not_told_who_is_scanned(network, ellipsoid_scan, monkeypatch):
+    """Few people's scans would be learned as those of their ages."""
+    scan, mask = ellipsoid_scan
+    synthesizer = Synthesizer(
+        LoadedModel(network, 'tiny', '0', '0'), torch.device('cpu'), 'float32'
+    )
+    encoded = synthesizer.encode(scan, mask=mask)
+    correction, told = network.synthesis.imnet.correction, []
+    forward = correction.forward
+
+    def spy(points, place, kinds):
+        told.append(kinds.target)
+        return forward(points, place, kinds)
+
+    monkeypatch.setattr(correction, 'forward', spy)
+    for said in ('Modality: T2w', 'Age: 80; Gender: M; Modality: T2w', 'Modality: T1w'):
+        synthesizer.decode(encoded, said, Grid.of(scan))
+    assert torch.equal(told[0], told[1])
+    assert not torch.allclose(told[0], told[2])

@@ -144,7 +144,7 @@ def test_tiles_are_told_their_place_in_the_brain(network, ellipsoid_scan, monkey
         decode, seen = synthesizer._decode_points, told.setdefault(tile, {})
 
         def spy(features, points, box, *told, seen=seen, decode=decode):
-            _, _, _, place, *_ = told
+            _, _, place, *_ = told
             seen.update({tuple(p): tuple(q) for p, q in zip(points, place, strict=True)})
             return decode(features, points, box, *told)
 

@@ -10,6 +10,7 @@ import torch
 
 from tumsyn_bids.cli.tools import main
 from tumsyn_bids.greys import PERCENTILES, grey_levels
+from tumsyn_bids.networks.correction import ScanKinds
 from tumsyn_bids.networks.model import Model, load_model, save_model
 from tumsyn_bids.networks.registry import get_config
 from tumsyn_bids.prompt import parse_prompt
@@ -195,7 +196,8 @@ def test_a_part_of_the_correction_is_kept(train_part, start, tmp_path):
         folder = train_part(tmp_path / str(kept), start, replace(RECIPE, kept=kept), steps=4)
         parts[kept] = load_model(folder).network.synthesis.imnet.correction
     n_text = parts[1.0].told.in_features - len(PERCENTILES)
-    told = (torch.rand(1, 9, 16), torch.randn(1, n_text), None, torch.rand(1, len(PERCENTILES)))
+    kinds = ScanKinds(torch.randn(1, n_text), torch.rand(1, len(PERCENTILES)))
+    told = (torch.rand(1, 9, 16), None, kinds)
     whole, quarter = (parts[kept](*told).detach() for kept in (1.0, 0.25))
     assert whole.abs().max() > 1e-3
     torch.testing.assert_close(quarter, 0.25 * whole, atol=1e-4, rtol=0.02)

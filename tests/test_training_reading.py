@@ -8,19 +8,22 @@ import numpy as np
 import pytest
 import torch
 
+from tumsyn_bids.acquisition import CONTRASTS
 from tumsyn_bids.cli.tools import main
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.networks.model import Model, load_model, save_model
 from tumsyn_bids.networks.registry import get_config
+from tumsyn_bids.prompt import render_prompt
+from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.simulation.generator import load_tissue_volume
 from tumsyn_bids.training.beginning import training_config, with_part
 from tumsyn_bids.training.initialisation import initialise
-from tumsyn_bids.training.reading import ReadingStep, TissueRecipe, encode_voxels
-from tumsyn_bids.training.samples import simulated_sample
-from tumsyn_bids.training.step import Step, step_prompts, without_margin
+from tumsyn_bids.training.reading import ReadingStep, TissueRecipe, encode_tissues
+from tumsyn_bids.training.samples import cropped, simulated_sample
+from tumsyn_bids.training.step import Step, step_prompts
 
 RECIPE = TissueRecipe(
-    patch=28, margin=2, voxels=1500, voxels_of_step=500, reuse=4, memory=3, batch=3
+    patch=40, voxels=1500, voxels_of_step=500, first=2, reuse=4, memory=3, batch=3
 )
 
 
@@ -50,26 +53,39 @@ def test_a_model_that_newly_reads_tissues_makes_the_same_default_images(start):
     torch.testing.assert_close(images[0], images[1], atol=1e-5, rtol=1e-5)
 
 
-def test_remembered_voxels_are_those_of_the_patch(sphere_labelmaps):
+def test_remembered_voxels_are_those_of_the_brain(sphere_labelmaps):
     """Features, place and tissue of a voxel belong together."""
     config = replace(get_config('tiny'), physics_gain=1.0)
     torch.manual_seed(0)
     model = initialise(Model(config)).eval()
     rng = np.random.default_rng(3)
     volumes = [load_tissue_volume(sphere_labelmaps / 'spheres.nii.gz')]
-    sample = simulated_sample(rng, volumes, patch=28, n_targets=1)
-    voxels = encode_voxels(model, sample, config, rng, RECIPE)
-    told = step_prompts(sample.prompts, sample.source_prompt, sample.acquisitions, config)
-    source = torch.from_numpy(np.ascontiguousarray(sample.source))[None, None]
-    place, greys = (torch.from_numpy(part)[None] for part in (sample.place, sample.greys))
+    sample = simulated_sample(rng, volumes, patch=60, n_targets=1, whole=True)
+    voxels = encode_tissues(model, sample, config, rng, RECIPE)
+    whole = cropped(sample)
+    prompt = render_prompt(default_protocol('T1w', 3.0).replace(voxel_size=(1.0, 1.0, 1.0)))
+    told = step_prompts([prompt], whole.source_prompt, whole.acquisitions[:1], config)
+    source = torch.from_numpy(np.ascontiguousarray(whole.source))[None, None]
+    place, greys = (torch.from_numpy(part)[None] for part in (whole.place, whole.greys))
+    t1w = voxels.features.float() * voxels.gates[list(CONTRASTS).index('T1w')]
     with torch.inference_mode():
-        ((_, logits),) = Step(model, RECIPE.margin)(source, place, greys, [(*told, None)])
-        found = ReadingStep(model)(voxels.features.float(), voxels.place.float())
-    inner = without_margin(sample.tissue, RECIPE.margin).ravel()
-    patch = np.concatenate([logits.numpy(), inner[:, None]], axis=1)
+        ((_, logits),) = Step(model)(source, place, greys, [(*told, None)])
+        found = ReadingStep(model)(t1w, voxels.place.float())
+    brain = np.concatenate([logits.numpy(), whole.tissue.reshape(-1, 1)], axis=1)
     for row in torch.cat([found, voxels.tissue[:, None]], dim=1)[:40].numpy():
-        assert np.abs(patch - row).max(axis=1).min() < 2e-2
+        assert np.abs(brain - row).max(axis=1).min() < 2e-2
     assert (voxels.tissue >= 0).all()
+
+
+def test_brains_are_turned_no_further_than_asked(sphere_labelmaps):
+    volumes = [load_tissue_volume(sphere_labelmaps / 'spheres.nii.gz')]
+
+    def turned(**asked):
+        rng = np.random.default_rng(5)
+        return simulated_sample(rng, volumes, patch=60, n_targets=1, whole=True, **asked).source
+
+    assert np.array_equal(turned(), turned(rotation_deg=15.0))
+    assert not np.array_equal(turned(), turned(rotation_deg=0.0))
 
 
 def test_the_reader_learns_and_nothing_else_does(train_part, start, tmp_path):

@@ -72,6 +72,11 @@ def render_prompt(acq: Acquisition) -> str:
     return _render(acq.replace(manufacturer=None), _PRECISIONS[-1])
 
 
+def without_person(prompt: str) -> str:
+    """Return a prompt that says nothing of who is scanned."""
+    return render_prompt(parse_prompt(prompt).replace(age=None, sex=None))
+
+
 def parse_prompt(text: str) -> Acquisition:
     """Read a prompt; the inverse of :func:`render_prompt` up to its rounding.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -10,6 +11,22 @@ from torch.nn import functional as F
 
 from ..greys import PERCENTILES
 from .waves import PLACE_FEATURES, with_place
+
+
+class ScanKinds(NamedTuple):
+    """What kinds of scans the correction leads from and to.
+
+    Attributes
+    ----------
+    target : Tensor, shape (B, text_dim)
+        Embedded prompt of the target, without the person: what few people's scans teach must not
+        be learned as their ages.
+    source : Tensor, shape (B, len(PERCENTILES))
+        Grey levels of the source (:func:`tumsyn_bids.greys.grey_levels`).
+    """
+
+    target: torch.Tensor
+    source: torch.Tensor
 
 
 class PlacedCorrection(nn.Module):
@@ -37,26 +54,24 @@ class PlacedCorrection(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
         self.output = nn.Linear(widths[-1], 1)
 
-    def forward(self, points, text, place, greys) -> torch.Tensor:
+    def forward(self, points, place, kinds: ScanKinds) -> torch.Tensor:
         """Return the correction.
 
         Parameters
         ----------
         points : Tensor, shape (B, K, C)
             Features.
-        text : Tensor, shape (B, text_dim)
-            Embedded prompt of the target.
         place : Tensor, shape (B, K, 3), or None
             In the brain (:meth:`tumsyn_bids.place.BrainFrame.places_of`); the middle if None.
-        greys : Tensor, shape (B, len(PERCENTILES))
-            Of the source (:func:`tumsyn_bids.greys.grey_levels`).
+        kinds : ScanKinds
 
         Returns
         -------
         Tensor of float32, shape (B, K)
         """
         first, *others = self.hidden
-        told = self.told(torch.cat([text, greys.to(text)], dim=1).to(points))
+        target, source = kinds
+        told = self.told(torch.cat([target, source.to(target)], dim=1).to(points))
         x = first(with_place(points, place)) + told[:, None]
         for layer in others:
             x = layer(F.relu(x, inplace=True))

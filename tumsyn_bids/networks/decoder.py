@@ -73,7 +73,7 @@ class ImplicitDecoder(nn.Module):
             nn.init.zeros_(modulation.bias)
 
     def forward(
-        self, features, coord, text, cell=None, signals=None, place=None, greys=None, echo=None
+        self, features, coord, text, cell=None, signals=None, place=None, kinds=None, echo=None
     ) -> torch.Tensor:
         """Decode at given points.
 
@@ -90,9 +90,8 @@ class ImplicitDecoder(nn.Module):
             What is mixed in the place of the signals that ``text`` ends with.
         place : Tensor, shape (B, K, 3), optional
             Of the points in the brain; used only with ``config.tells_place``.
-        greys : Tensor, shape (B, len(PERCENTILES)), optional
-            Of the source (:func:`tumsyn_bids.greys.grey_levels`); used only with
-            ``config.correction``, and nothing is corrected without.
+        kinds : :class:`~tumsyn_bids.networks.correction.ScanKinds`, optional
+            Used only with ``config.correction``, and nothing is corrected without.
         echo : Tensor, shape (B, N_SIGNALS), optional
             What of ``signals`` another echo time has changed; used only with ``config.tissues``.
             The image changes by as large a part as its mixture of signals does, as what decays
@@ -104,7 +103,7 @@ class ImplicitDecoder(nn.Module):
         Tensor, shape (B, K)
         """
         if self.local_ensemble:
-            return self._ensemble(features, coord, text, cell, signals, place, greys, echo)
+            return self._ensemble(features, coord, text, cell, signals, place, kinds, echo)
         # Coordinates need more digits than bfloat16 has.
         sampled = F.grid_sample(
             features.float(),
@@ -116,11 +115,11 @@ class ImplicitDecoder(nn.Module):
         points = sampled[:, :, :, 0, 0].transpose(1, 2).to(features.dtype)
         position = self._position(coord, features.shape[2:])
         return self._mlp(
-            points, self._with_cell(position, cell), text, signals, place, greys, echo
+            points, self._with_cell(position, cell), text, signals, place, kinds, echo
         )
 
     def on_grid(
-        self, features, text, cell=None, signals=None, place=None, greys=None
+        self, features, text, cell=None, signals=None, place=None, kinds=None
     ) -> torch.Tensor:
         """Decode at the centres of the feature voxels, where interpolation is the identity.
 
@@ -130,7 +129,7 @@ class ImplicitDecoder(nn.Module):
             As :meth:`forward` takes them.
         place : Tensor, shape (B, 3, D, H, W), optional
             Of the voxels in the brain.
-        greys : Tensor, shape (B, len(PERCENTILES)), optional
+        kinds : :class:`~tumsyn_bids.networks.correction.ScanKinds`, optional
             As :meth:`forward` takes it.
 
         Returns
@@ -145,7 +144,7 @@ class ImplicitDecoder(nn.Module):
             position = make_coord(shape, device=features.device)[None]
         position = self._with_cell(position.expand(batch, points.shape[1], 3), cell)
         place = None if place is None else place.flatten(2).transpose(1, 2)
-        return self._mlp(points, position, text, signals, place, greys).reshape(batch, *shape)
+        return self._mlp(points, position, text, signals, place, kinds).reshape(batch, *shape)
 
     def tissue_logits(self, points, place=None) -> torch.Tensor:
         """Return the logits of the tissues' shares; only with ``config.mixing``.
@@ -179,7 +178,7 @@ class ImplicitDecoder(nn.Module):
         position = self._with_cell(points.new_zeros(*points.shape[:2], 3), None)
         return self._uncorrected(points, position, text, text[:, -N_SIGNALS:])
 
-    def _ensemble(self, features, coord, text, cell, signals, place, greys, echo):
+    def _ensemble(self, features, coord, text, cell, signals, place, kinds, echo):
         batch, dim, *shape = features.shape
         size = torch.tensor(shape, device=coord.device)
         # Beyond the outermost centres the outermost voxels answer alone.
@@ -194,7 +193,7 @@ class ImplicitDecoder(nn.Module):
             row = (inside[..., 0] * shape[1] + inside[..., 1]) * shape[2] + inside[..., 2]
             points = flat.gather(2, row[:, None].expand(-1, dim, -1)).transpose(1, 2)
             position = self._with_cell(index - voxel, cell)
-            told = (text, signals, place, greys, echo)
+            told = (text, signals, place, kinds, echo)
             total = total + weight * self._mlp(points, position, *told)
         return total
 
@@ -212,13 +211,13 @@ class ImplicitDecoder(nn.Module):
         index = ((coord + 1) * size - 1) / 2
         return index - index.round()
 
-    def _mlp(self, points, position, text, signals=None, place=None, greys=None, echo=None):
+    def _mlp(self, points, position, text, signals=None, place=None, kinds=None, echo=None):
         usual = text[:, -N_SIGNALS:]
         signals = usual if signals is None else signals
         mixed = signals if self.tissues is None else usual
         answer = self._uncorrected(points, position, text, mixed)
-        if self.correction is not None and greys is not None:
-            answer = answer + self.correction(points, text, place, greys)
+        if self.correction is not None and kinds is not None:
+            answer = answer + self.correction(points, place, kinds)
         if mixed is signals:
             return answer
         shares = _shares(self.tissues(points, place))

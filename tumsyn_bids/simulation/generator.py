@@ -27,6 +27,8 @@ from .noise import smooth_fields
 
 TISSUE_NAMES: tuple[str, ...] = tuple(TISSUES)
 OUTSIDE_BRAIN = ('air', 'eye', 'fat', 'muscle', 'skin', 'mucosa', 'bone', 'marrow', 'optic_nerve')
+#: By which a person is turned at most about each axis, if nothing else is asked.
+ROTATION_DEG = 15.0
 _FLUID = ('csf', 'vessel')
 _LARGEST_DEPTH = 12
 #: FreeSurfer numbers, left and right.
@@ -202,7 +204,7 @@ def render_levels(subject: Subject, levels: np.ndarray) -> np.ndarray:
 def draw_matrix(
     rng: np.random.Generator,
     *,
-    rotation_deg: float = 15.0,
+    rotation_deg: float = ROTATION_DEG,
     scale: float = 0.12,
 ) -> np.ndarray:
     """Draw what turns a position in a cube into one in the volume that it is cut out of.

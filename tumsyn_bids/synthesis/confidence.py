@@ -19,7 +19,7 @@ import numpy as np
 from ..acquisition import Acquisition
 from ..grids import resample
 from ..physics.expected import expected_signals
-from ..physics.recontrast import class_means, of_classes, tissue_shares
+from ..physics.recontrast import of_classes, tissue_shares
 from ..prompt import render_prompt
 from ..protocols import default_protocol
 from ..verdicts import FAIL, PASS, WARN, worst
@@ -39,6 +39,10 @@ _MEANING = {
     '{value:.2f}): detail was lost or made up',
     'prompt_deviation': 'the tissues are not as bright as the prompt asks (deviation {value:.2f})',
 }
+#: Share from which a voxel counts as pure. A mean over whole classes would call acquired FLAIRs
+#: wrong, as half of the voxels of thin sulci are cortex.
+_PURE = 0.95
+_LEAST_VOXELS = 30
 #: Thickness of the slab in mm, and how much of it on each side is context only.
 _SLAB_MM, _CONTEXT_MM = 56.0, 8.0
 
@@ -55,8 +59,8 @@ class Confidence:
     cycle : float
         The same for the source and what the model makes of the synthetic image.
     prompt_deviation : float
-        Root mean square difference of the brightness of white matter, cortex and fluid from that
-        of the equations, the brightest of the three being 1.
+        Root mean square difference of the brightness of white matter, cortex and fluid, where
+        these are pure, from that of the equations, the brightest of the three being 1.
     """
 
     reconstruction: float
@@ -137,10 +141,15 @@ class Examiner:
     def _deviation(self, image: np.ndarray, target: Acquisition) -> float:
         if self._shares is None or not expected_signals(target).any():
             return float('nan')
-        found = class_means(image, self._shares)[:3]
-        wanted = of_classes(target)[:3]
+        found, wanted = _levels(image, self._shares[:3]), of_classes(target)[:3]
         difference = found / max(found.max(), 1e-6) - wanted / wanted.max()
         return float(np.sqrt(np.square(difference).mean()))
+
+
+def _levels(image: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return the median of an image where each class is pure; not a number where none is."""
+    pure = [image[share > _PURE] for share in shares]
+    return np.array([np.median(v) if len(v) >= _LEAST_VOXELS else np.nan for v in pure])
 
 
 def _judge(name: str, value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nb
 import numpy as np
@@ -14,11 +15,12 @@ from ..acquisition import Acquisition
 from ..errors import ScanError, UsageError
 from ..greys import grey_levels
 from ..grids import Grid, resample
-from ..networks.config import N_SIGNALS
+from ..networks.correction import ScanKinds
 from ..networks.hardware import has_bfloat16
 from ..networks.model import LoadedModel, load_model
+from ..physics.expected import expected_signals
 from ..place import BrainFrame
-from ..prompt import parse_prompt, render_prompt
+from ..prompt import parse_prompt, render_prompt, without_person
 from ..protocols import usual_protocol
 from .conditioning import prompt_tensors, scanner_label
 from .intensity import percentile_clip, scale_source
@@ -68,6 +70,25 @@ class EncodedScan:
     text: torch.Tensor | None
     frame: BrainFrame | None
     greys: np.ndarray | None
+
+
+class _Condition(NamedTuple):
+    """What the network reads of a prompt, and what it mixes if not the signals of that.
+
+    Attributes
+    ----------
+    text : Tensor, shape (1, text_dim)
+        The embedded prompt.
+    nobodys : Tensor, shape (1, text_dim), or None
+        The same without the person, if the decoder corrects.
+    signals, echo : Tensor, shape (1, N_SIGNALS), or None
+        As the decoder takes them.
+    """
+
+    text: torch.Tensor
+    nobodys: torch.Tensor | None = None
+    signals: torch.Tensor | None = None
+    echo: torch.Tensor | None = None
 
 
 class Synthesizer:
@@ -227,13 +248,13 @@ class Synthesizer:
         image = np.zeros(grid.shape, dtype=np.float32)
         if len(voxels) == 0:
             return image
-        text, signals, echo = self._condition(prompt)
+        condition = self._condition(prompt)
         to_input = np.linalg.inv(encoded.grid.affine) @ grid.affine
         offsets = _sub_voxels(grid.zooms / encoded.grid.zooms)
         points = (voxels + offsets[:, None]).reshape(-1, 3) @ to_input[:3, :3].T + to_input[:3, 3]
         counts = np.maximum(np.round(grid.zooms / encoded.grid.zooms), 1)
         cell = np.linalg.norm(to_input[:3, :3] / counts, axis=1)
-        values = self._values(encoded, points, text, cell, signals, echo)
+        values = self._values(encoded, points, cell, condition)
         values = values.reshape(len(offsets), -1).mean(axis=0)
         image[mask] = np.maximum(self._restored(values, prompt), 0) * BRIGHT
         return image
@@ -285,24 +306,21 @@ class Synthesizer:
         ids, numbers = prompt_tensors([prompt], self.config.text)
         return self._network.prompt(ids.to(self.device), numbers.to(self.device))
 
-    def _condition(self, prompt: str) -> tuple[torch.Tensor, ...]:
-        """Return what the network reads, and what it mixes if not the signals of that.
+    def _condition(self, prompt: str) -> _Condition:
+        wanted, read, changes = parse_prompt(prompt), prompt, (None, None)
+        if self.config.physics_gain and wanted.contrast is not None:
+            read = render_prompt(usual_protocol(wanted))
+            changes = self._changes(parse_prompt(read), wanted)
+        nobodys = self._embed(without_person(read)) if self.config.decoder.correction else None
+        return _Condition(self._embed(read), nobodys, *changes)
 
-        Returns
-        -------
-        text : Tensor, shape (1, text_dim)
-        signals, echo : Tensor, shape (1, N_SIGNALS), or None
-            As the decoder takes them.
-        """
-        text, gain = self._embed(prompt), self.config.physics_gain
-        wanted = parse_prompt(prompt)
-        if not gain or wanted.contrast is None:
-            return text, None, None
-        usual = usual_protocol(wanted)
-        read = self._embed(render_prompt(usual))
-        same_echo = self._embed(render_prompt(wanted.replace(echo_time=usual.echo_time)))
-        there, before, after = (told[:, -N_SIGNALS:] for told in (read, same_echo, text))
-        return read, there + gain * (after - there), gain * (after - before)
+    def _changes(self, usual: Acquisition, wanted: Acquisition) -> tuple[torch.Tensor, ...]:
+        """Return what is mixed of ``wanted``, and what of it the echo time has changed."""
+        same_echo = wanted.replace(echo_time=usual.echo_time)
+        there, before, after = map(expected_signals, (usual, same_echo, wanted))
+        gain = self.config.physics_gain
+        mixed = there + gain * (after - there), gain * (after - before)
+        return tuple(torch.from_numpy(values)[None].to(self.device) for values in mixed)
 
     @torch.inference_mode()
     def _fuse(self, features: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
@@ -313,7 +331,7 @@ class Synthesizer:
 
     @torch.inference_mode()
     def _values(
-        self, encoded: EncodedScan, points: np.ndarray, text, cell, signals, echo
+        self, encoded: EncodedScan, points: np.ndarray, cell, condition: _Condition
     ) -> np.ndarray:
         points = np.clip(points, 0, np.asarray(encoded.grid.shape) - 1)
         total = np.zeros(len(points), dtype=np.float32)
@@ -324,12 +342,12 @@ class Synthesizer:
                 continue
             if features is None:
                 features = self._features(encoded.source[box], encoded.text)
-            fused = self._fuse(features, text)
+            fused = self._fuse(features, condition.text)
             for part in np.array_split(chosen, len(chosen) // self._points_at_once() + 1):
                 share = self._share(points[part], box)
                 place = None if encoded.frame is None else encoded.frame.places_of(points[part])
-                told = (text, cell, signals, place, encoded.greys, echo)
-                values = self._decode_points(fused, points[part], box, *told)
+                told = (condition, place, encoded.greys)
+                values = self._decode_points(fused, points[part], box, cell, *told)
                 total[part] += share * values
                 weight[part] += share
         return total / weight
@@ -344,7 +362,7 @@ class Synthesizer:
         return blend_weight(points, box)
 
     def _decode_points(
-        self, features, points, box, text, cell, signals=None, place=None, greys=None, echo=None
+        self, features, points, box, cell, condition: _Condition, place=None, greys=None
     ) -> np.ndarray:
         first = np.array([part.start for part in box])
         size = np.array([part.stop - part.start for part in box])
@@ -355,11 +373,14 @@ class Synthesizer:
         sizes = torch.from_numpy(cell.astype(np.float32)).to(self.device)
         if place is not None:
             place = torch.from_numpy(place)[None].to(self.device)
+        kinds = None
         if greys is not None:
-            greys = torch.from_numpy(greys)[None].to(self.device)
+            levels = torch.from_numpy(greys)[None].to(self.device)
+            kinds = ScanKinds(condition.nobodys, levels)
+        text, _, signals, echo = condition
         with self._autocast():
             decode = self._network.synthesis.imnet
-            values = decode(features, tensor, text, sizes, signals, place, greys, echo)[0]
+            values = decode(features, tensor, text, sizes, signals, place, kinds, echo)[0]
         return values.float().cpu().numpy()
 
     def _autocast(self):
@@ -377,7 +398,8 @@ class Synthesizer:
             features = self._fuse(self._features(source / source.max(), text), text)
             box = (slice(0, 24),) * 3
             with torch.inference_mode():
-                outcomes.append(self._decode_points(features, points, box, text, np.ones(3)))
+                told = (np.ones(3), _Condition(text))
+                outcomes.append(self._decode_points(features, points, box, *told))
         full, half = outcomes
         return bool(np.abs(half - full).mean() <= _HALF_TOLERANCE * (np.abs(full).mean() + 1e-6))
 

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..networks.config import SynthesisConfig
+from ..networks.correction import ScanKinds
 from ..networks.model import Model
 from .samples import Sample, cropped, to_tensors
 from .step import encode_once, step_prompts
@@ -67,7 +68,7 @@ class EncodedBrain:
     gates : Tensor, shape (T, C)
         Of the targets.
     text : Tensor, shape (T, text_dim)
-        Embedded prompts of the targets, of default protocols.
+        Embedded prompts of the targets, of default protocols and without the person.
     place : Tensor of float16, shape (K, 3)
     greys : Tensor, shape (len(PERCENTILES),)
     images, targets : Tensor of float16, shape (T, K)
@@ -115,7 +116,8 @@ def encode_brain(
     source, targets, mask = to_tensors(sample)
     prompts = step_prompts(sample.prompts, sample.source_prompt, sample.acquisitions, config)
     features, text = encode_once(model, source, prompts)
-    network, text = model.synthesis, text[:-1]
+    network = model.synthesis
+    text, nobodys = text[:-1].chunk(2)
     (fusion,) = network.fusion.block
     gates = torch.cat([fusion.scale(features, row[None]) for row in text])
     inside = mask.flatten().nonzero()[:, 0].numpy()
@@ -128,7 +130,7 @@ def encode_brain(
     return EncodedBrain(
         features=points.half(),
         gates=gates,
-        text=text,
+        text=nobodys,
         place=torch.from_numpy(sample.place).flatten(1)[:, chosen].T.half(),
         greys=torch.from_numpy(sample.greys),
         images=torch.cat(images).half(),
@@ -144,7 +146,8 @@ class CorrectionStep(nn.Module):
         self.model = model
 
     def forward(self, features, text, place, greys, images) -> torch.Tensor:
-        return images + self.model.synthesis.imnet.correction(features, text, place, greys)
+        kinds = ScanKinds(text, greys)
+        return images + self.model.synthesis.imnet.correction(features, place, kinds)
 
 
 @torch.no_grad()

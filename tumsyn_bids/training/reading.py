@@ -1,9 +1,9 @@
 """Train what reads tissues, alone, on features that the encoder made once.
 
-Encoding a patch costs many times what reading its tissues does. Patches of simulated people are
-encoded once, a sample of their voxels is remembered, and the reader learns from many steps on
-each: minutes on a CPU. Nothing else of the network changes, and so no image under the default
-protocol of its contrast; what changes is what a prompt's parameters do.
+Encoding a brain costs many times what reading its tissues does. Brains of simulated people are
+encoded once, whole as in use, a sample of their voxels is remembered, and the reader learns from
+many steps on each. Nothing else of the network changes, and so no image under the default protocol
+of its contrast; what changes is what a prompt's parameters do.
 """
 
 from __future__ import annotations
@@ -14,48 +14,57 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..acquisition import CONTRASTS, Acquisition
 from ..networks.config import SynthesisConfig
 from ..networks.model import Model
-from .samples import Sample, to_tensors
-from .step import encode_once, step_prompts, tissue_loss, without_margin
+from ..prompt import render_prompt
+from ..protocols import usual_protocol
+from ..synthesis.conditioning import prompt_tensors
+from .samples import Sample, cropped, to_tensors
+from .step import encode_once, tissue_loss
 
 
 @dataclass(frozen=True)
 class TissueRecipe:
-    """How patches are remembered.
+    """How brains are remembered.
 
     Attributes
     ----------
-    patch, margin : int
-        Edge of a patch in voxels; voxels along its border that are encoded but not remembered.
+    patch : int
+        Edge of the cube around a brain, in voxels.
+    rotation_deg : float
+        By which a brain is turned at most about each axis, on top of how its person lay: the more,
+        the less a place tells.
     voxels, voxels_of_step : int
-        Remembered of a patch, and of these looked at in a step.
+        Remembered of a brain, and of these looked at in a step.
     first, reuse : int
-        Patches that are remembered before the first step, and steps for each new one.
+        Brains that are remembered before the first step, and steps for each new one.
     memory : int
-        Patches that are remembered; the oldest are forgotten.
+        Brains that are remembered; the oldest are forgotten.
     batch : int
-        Patches of a step.
+        Brains of a step.
     """
 
-    patch: int = 96
-    margin: int = 8
-    voxels: int = 24_000
-    voxels_of_step: int = 3_000
-    first: int = 1
-    reuse: int = 12
-    memory: int = 120
+    patch: int = 184
+    rotation_deg: float = 7.0
+    voxels: int = 60_000
+    voxels_of_step: int = 2_000
+    first: int = 8
+    reuse: int = 20
+    memory: int = 240
     batch: int = 8
 
 
 @dataclass(frozen=True)
-class EncodedVoxels:
-    """Voxels of a patch, as the reader meets them.
+class EncodedTissues:
+    """Voxels of a brain, as the reader meets them.
 
     Attributes
     ----------
     features : Tensor of float16, shape (K, C)
-        Gated with the prompt of a target.
+        Before the prompt of a target gates them.
+    gates : Tensor, shape (T, C)
+        Of a target of each contrast.
     place : Tensor of float16, shape (K, 3)
         In the brain.
     tissue : Tensor of int64, shape (K,)
@@ -63,33 +72,36 @@ class EncodedVoxels:
     """
 
     features: torch.Tensor
+    gates: torch.Tensor
     place: torch.Tensor
     tissue: torch.Tensor
 
     def some(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, ...]:
-        """Return a sample of the voxels, in single precision."""
+        """Return a sample of the voxels for one of the targets, in single precision."""
         index = torch.from_numpy(rng.choice(len(self.place), count))
-        return self.features[index].float(), self.place[index].float(), self.tissue[index]
+        gate = self.gates[rng.integers(len(self.gates))]
+        return self.features[index].float() * gate, self.place[index].float(), self.tissue[index]
 
 
 @torch.no_grad()
-def encode_voxels(
+def encode_tissues(
     model: Model, sample: Sample, config: SynthesisConfig, rng, recipe: TissueRecipe
-) -> EncodedVoxels:
-    """Encode a simulated patch and keep a sample of its voxels inside the brain."""
+) -> EncodedTissues:
+    """Encode a simulated brain and keep a sample of its voxels."""
+    sample = cropped(sample)
     source, _, mask = to_tensors(sample)
-    prompts = step_prompts(sample.prompts, sample.source_prompt, sample.acquisitions, config)
+    wanted = [Acquisition(contrast=name, voxel_size=(1.0, 1.0, 1.0)) for name in CONTRASTS]
+    targets = [render_prompt(usual_protocol(acquisition)) for acquisition in wanted]
+    prompts = prompt_tensors([*targets, sample.source_prompt], config.text)
     features, text = encode_once(model, source, prompts)
-    gated = model.synthesis.fusion(features, text[:1])
-    inside = without_margin(mask, recipe.margin).flatten().nonzero()[:, 0].numpy()
+    (fusion,) = model.synthesis.fusion.block
+    inside = mask.flatten().nonzero()[:, 0].numpy()
     chosen = torch.from_numpy(rng.choice(inside, min(recipe.voxels, len(inside)), replace=False))
-
-    def at_chosen(volume):
-        return without_margin(volume, recipe.margin)[0].flatten(1)[:, chosen].T
-
-    place, tissue = (torch.from_numpy(array) for array in (sample.place, sample.tissue))
-    return EncodedVoxels(
-        at_chosen(gated).half(), at_chosen(place[None]).half(), at_chosen(tissue[None, None])[:, 0]
+    return EncodedTissues(
+        features=features[0].flatten(1)[:, chosen].T.half(),
+        gates=torch.cat([fusion.scale(features, row[None]) for row in text[:-1]]),
+        place=torch.from_numpy(sample.place).flatten(1)[:, chosen].T.half(),
+        tissue=torch.from_numpy(sample.tissue).flatten()[chosen],
     )
 
 

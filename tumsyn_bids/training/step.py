@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from ..acquisition import Acquisition
 from ..networks.config import SynthesisConfig
+from ..networks.correction import ScanKinds
 from ..networks.model import Model
 from ..physics.expected import expected_signals
-from ..prompt import parse_prompt, render_prompt
+from ..prompt import parse_prompt, render_prompt, without_person
 from ..protocols import usual_protocol
 from ..synthesis.conditioning import prompt_tensors
 
@@ -42,16 +43,17 @@ def step_prompts(
     Returns
     -------
     ids, numbers : Tensor
-        Of the targets' prompts and, last, of the source's;
+        Of the targets' prompts, of the same without the person, and of the source's;
         see :func:`~tumsyn_bids.synthesis.conditioning.prompt_tensors`.
     signals : Tensor, shape (T, N_SIGNALS), or None
         What the decoder mixes for each target, where its prompt does not say it.
     """
-    if not config.physics_gain:
-        return *prompt_tensors([*targets, source], config.text), None
-    usual = [render_prompt(usual_protocol(parse_prompt(prompt))) for prompt in targets]
-    signals = np.stack([expected_signals(acquisition) for acquisition in acquisitions])
-    return *prompt_tensors([*usual, source], config.text), torch.from_numpy(signals)
+    signals = None
+    if config.physics_gain:
+        targets = [render_prompt(usual_protocol(parse_prompt(prompt))) for prompt in targets]
+        signals = torch.from_numpy(np.stack([expected_signals(acq) for acq in acquisitions]))
+    nobodys = [without_person(prompt) for prompt in targets]
+    return *prompt_tensors([*targets, *nobodys, source], config.text), signals
 
 
 @torch.no_grad()
@@ -123,31 +125,32 @@ class Step(nn.Module):
         return [
             self._decoded(
                 *(part[index][None] for part in (features, places, greys)),
-                text[:-1],
+                *text[:-1].chunk(2),
                 signals,
                 coord,
             )
             for index, (text, (*_, signals, coord)) in enumerate(zip(texts, told, strict=True))
         ]
 
-    def _decoded(self, features, places, greys, texts, signals, coord):
+    def _decoded(self, features, places, greys, texts, nobodys, signals, coord):
         network = self.model.synthesis
         inner_places = without_margin(places, self.margin)
         images, shares = [], None
         for index, row in enumerate(texts):
             text, mixed = row[None], None if signals is None else signals[index][None]
+            kinds = ScanKinds(nobodys[index][None], greys)
             fused = network.fusion(features, text)
             inner = without_margin(fused, self.margin)
             if index == 0 and network.imnet.shares is not None:
                 flat = (volume.flatten(2).transpose(1, 2) for volume in (inner, inner_places))
                 shares = network.imnet.tissue_logits(*flat)[0]
             if coord is None:
-                told = {'signals': mixed, 'place': inner_places, 'greys': greys}
+                told = {'signals': mixed, 'place': inner_places, 'kinds': kinds}
                 images.append(network.imnet.on_grid(inner, text, **told))
             else:
                 points = coord.flatten(1, 3)
                 place = sample_places(places, points)
-                told = {'signals': mixed, 'place': place, 'greys': greys}
+                told = {'signals': mixed, 'place': place, 'kinds': kinds}
                 answer = network.imnet(fused, points, text, **told)
                 images.append(answer.reshape(coord.shape[:-1]))
         return torch.stack(images, dim=1), shares

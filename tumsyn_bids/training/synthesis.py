@@ -41,7 +41,7 @@ from .paper import (
     mean_absolute_error,
 )
 from .people import PairedSubject, load_paired_subjects
-from .reading import EncodedVoxels, ReadingStep, TissueRecipe, encode_voxels, reading_loss
+from .reading import EncodedTissues, ReadingStep, TissueRecipe, encode_tissues, reading_loss
 from .samples import (
     off_grid,
     real_sample,
@@ -391,36 +391,36 @@ class _Run:
 
 
 class _PartRun(_Run):
-    """A training run of a part of the decoder alone, on patches that are encoded once."""
+    """A training run of a part of the decoder alone, on brains that are encoded once."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
-        self._remembered: dict[int, EncodedVoxels | EncodedBrain] = {}
+        self._remembered: dict[int, EncodedTissues | EncodedBrain] = {}
         self.model.requires_grad_(False)
         getattr(self.model.synthesis.imnet, self.part).requires_grad_(True)
 
     def draw(self, rng: np.random.Generator) -> tuple:
         count = self.recipe.voxels_of_step
-        parts = [patch.some(rng, count) for patch in self._patches(rng)]
+        parts = [brain.some(rng, count) for brain in self._brains(rng)]
         return tuple(map(torch.cat, zip(*parts, strict=True)))
 
-    def _patches(self, rng: np.random.Generator) -> list:
-        """Return patches of those that a step may see."""
+    def _brains(self, rng: np.random.Generator) -> list:
+        """Return brains of those that a step may see."""
         # Which these are follows from the step's number, so that a run can be resumed.
         newest = self.recipe.first - 1 + self.engine.step // self.recipe.reuse
         oldest = max(newest - self.recipe.memory + 1, 0)
         for index in [index for index in self._remembered if index < oldest]:
             del self._remembered[index]
-        return [self._patch(int(i)) for i in rng.integers(oldest, newest + 1, self.recipe.batch)]
+        return [self._brain(int(i)) for i in rng.integers(oldest, newest + 1, self.recipe.batch)]
 
-    def _patch(self, index: int):
+    def _brain(self, index: int):
         if index not in self._remembered:
             rng = np.random.default_rng([self.settings.seed, 11, index])
             self._remembered[index] = self.encode(rng)
         return self._remembered[index]
 
     def encode(self, rng: np.random.Generator):
-        """Draw a patch and encode it."""
+        """Draw a brain and encode it."""
         raise NotImplementedError
 
 
@@ -431,9 +431,16 @@ class _TissueRun(_PartRun):
     def module(self, model: Model) -> nn.Module:
         return ReadingStep(model)
 
-    def encode(self, rng: np.random.Generator) -> EncodedVoxels:
-        sample = simulated_sample(rng, self.volumes, patch=self.recipe.patch, n_targets=1)
-        return encode_voxels(self.model, sample, self.config, rng, self.recipe)
+    def encode(self, rng: np.random.Generator) -> EncodedTissues:
+        sample = simulated_sample(
+            rng,
+            self.volumes,
+            patch=self.recipe.patch,
+            n_targets=1,
+            whole=True,
+            rotation_deg=self.recipe.rotation_deg,
+        )
+        return encode_tissues(self.model, sample, self.config, rng, self.recipe)
 
 
 class _CorrectionRun(_PartRun):
