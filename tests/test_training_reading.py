@@ -18,8 +18,13 @@ from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.simulation.generator import load_tissue_volume
 from tumsyn_bids.training.beginning import training_config, with_part
 from tumsyn_bids.training.initialisation import initialise
-from tumsyn_bids.training.reading import ReadingStep, TissueRecipe, encode_tissues
-from tumsyn_bids.training.samples import cropped, simulated_sample
+from tumsyn_bids.training.reading import (
+    EncodedTissues,
+    ReadingStep,
+    TissueRecipe,
+    encode_tissues,
+)
+from tumsyn_bids.training.samples import PLACE_ERROR, cropped, simulated_sample
 from tumsyn_bids.training.step import Step, step_prompts
 
 RECIPE = TissueRecipe(
@@ -75,6 +80,29 @@ def test_remembered_voxels_are_those_of_the_brain(sphere_labelmaps):
     for row in torch.cat([found, voxels.tissue[:, None]], dim=1)[:40].numpy():
         assert np.abs(brain - row).max(axis=1).min() < 2e-2
     assert (voxels.tissue >= 0).all()
+
+
+def test_no_two_looks_at_a_brain_are_the_same():
+    """Sixteen anatomies would be learned by heart."""
+    rng = np.random.default_rng(0)
+    place = torch.randn(50, 3).half()
+    place[:, 0] = place[:, 0].abs()
+    place[:10, 0] = 0
+    features, tissue = torch.randn(50, 4).half(), torch.arange(50)
+    seen = EncodedTissues(features, torch.ones(2, 4), place, tissue, noise=0.1)
+    offsets = []
+    for _ in range(200):
+        told, where, what = seen.some(rng, 400)
+        off = (told - features[what].float()) / features.float().std(dim=0)
+        assert 0.08 < float(off.std()) < 0.12
+        middle = what < 10
+        assert (where[middle, 0] == 0).all()
+        # One place for all of a brain, not one for each voxel.
+        assert len(set(where[what == 20, 1].tolist())) == 1
+        offsets.append((where - place[what].float())[~middle].mean(dim=0).numpy())
+    spread = np.std(offsets, axis=0)
+    assert (spread[1:] > 0.8 * PLACE_ERROR).all()
+    assert (spread < 1.5 * PLACE_ERROR).all()
 
 
 def test_brains_are_turned_no_further_than_asked(sphere_labelmaps):

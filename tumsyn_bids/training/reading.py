@@ -20,7 +20,7 @@ from ..networks.model import Model
 from ..prompt import render_prompt
 from ..protocols import usual_protocol
 from ..synthesis.conditioning import prompt_tensors
-from .samples import Sample, cropped, to_tensors
+from .samples import PLACE_ERROR, Sample, cropped, to_tensors
 from .step import encode_once, tissue_loss
 
 
@@ -43,16 +43,20 @@ class TissueRecipe:
         Brains that are remembered; the oldest are forgotten.
     batch : int
         Brains of a step.
+    noise : float
+        Standard deviation of what is added to features at each look at them, in their own: the
+        few anatomies that there are must not be learned by heart.
     """
 
     patch: int = 184
     rotation_deg: float = 7.0
     voxels: int = 60_000
     voxels_of_step: int = 2_000
-    first: int = 8
-    reuse: int = 20
+    first: int = 80
+    reuse: int = 100
     memory: int = 240
     batch: int = 8
+    noise: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -69,18 +73,31 @@ class EncodedTissues:
         In the brain.
     tissue : Tensor of int64, shape (K,)
         Place in :data:`~tumsyn_bids.physics.expected.BRAIN_SHARES`.
+    noise : float
+        See :class:`TissueRecipe`.
     """
 
     features: torch.Tensor
     gates: torch.Tensor
     place: torch.Tensor
     tissue: torch.Tensor
+    noise: float = 0.0
 
     def some(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, ...]:
-        """Return a sample of the voxels for one of the targets, in single precision."""
+        """Return a sample of the voxels for one of the targets, in single precision.
+
+        Each time as if the brain had been cut out a bit differently, and with other noise.
+        """
         index = torch.from_numpy(rng.choice(len(self.place), count))
         gate = self.gates[rng.integers(len(self.gates))]
-        return self.features[index].float() * gate, self.place[index].float(), self.tissue[index]
+        features = self.features[index].float() * gate
+        noise = rng.standard_normal(features.shape, dtype=np.float32)
+        features += self.noise * features.std(dim=0) * torch.from_numpy(noise)
+        offset, larger = PLACE_ERROR * rng.standard_normal((2, 3)).astype(np.float32)
+        # Where the middle plane lies is known best.
+        offset[0] = 0
+        place = self.place[index].float() * np.exp(larger) + torch.from_numpy(offset)
+        return features, place, self.tissue[index]
 
 
 @torch.no_grad()
@@ -102,6 +119,7 @@ def encode_tissues(
         gates=torch.cat([fusion.scale(features, row[None]) for row in text[:-1]]),
         place=torch.from_numpy(sample.place).flatten(1)[:, chosen].T.half(),
         tissue=torch.from_numpy(sample.tissue).flatten()[chosen],
+        noise=recipe.noise,
     )
 
 
