@@ -269,10 +269,13 @@ class Synthesizer:
         What is learned of a few real people's scans spoils images from contrasts that were
         simulated alone.
         """
-        training = self._card.get('training')
-        # Of published weights, a sentence.
-        people = training.get('people', {}) if isinstance(training, dict) else {}
-        seen = {contrast for contrasts in people.values() for contrast in contrasts}
+        seen, card = set(), self._card
+        while card:
+            training = card.get('training')
+            # Of published weights, a sentence.
+            training = training if isinstance(training, dict) else {}
+            seen.update(*training.get('people', {}).values())
+            card = training.get('start')
         if not seen or acquisition is None or acquisition.contrast is None:
             return True
         return acquisition.contrast in seen

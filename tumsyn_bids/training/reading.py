@@ -96,7 +96,8 @@ class EncodedTissues:
         offset, larger = PLACE_ERROR * rng.standard_normal((2, 3)).astype(np.float32)
         # Where the middle plane lies is known best.
         offset[0] = 0
-        place = self.place[index].float() * np.exp(larger) + torch.from_numpy(offset)
+        larger, offset = map(torch.from_numpy, (np.exp(larger), offset))
+        place = self.place[index].float() * larger + offset
         return features, place, self.tissue[index]
 
 
