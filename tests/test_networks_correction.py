@@ -85,6 +85,24 @@ def test_what_a_prompt_changes_is_not_corrected(network):
 
 
 @torch.inference_mode()
+def test_what_a_prompt_changes_is_not_restored(network):
+    """The brightest part of an image is restored before its protocol changes, not after."""
+    features, text, *_ = _inputs(network, (6, 5, 4))
+    decoder, points = network.synthesis.imnet, make_coord((6, 5, 4))[None]
+    signals = text[:, -N_SIGNALS:] + 0.3
+
+    def changed(**told):
+        with_it = decoder(features, points, text, signals=signals, **told)
+        return with_it - decoder(features, points, text, **told)
+
+    steep = {'restore': lambda image: 3 * image}
+    assert not torch.allclose(
+        decoder(features, points, text, **steep), decoder(features, points, text)
+    )
+    torch.testing.assert_close(changed(**steep), changed(), atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
 def test_points_and_grid_are_corrected_alike(network):
     features, text, place, kinds = _inputs(network, (6, 7, 5))
     decoder = network.synthesis.imnet

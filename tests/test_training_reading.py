@@ -13,6 +13,7 @@ from tumsyn_bids.cli.tools import main
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.networks.model import Model, load_model, save_model
 from tumsyn_bids.networks.registry import get_config
+from tumsyn_bids.physics.expected import BRAIN_SHARES
 from tumsyn_bids.prompt import render_prompt
 from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.simulation.generator import load_tissue_volume
@@ -80,6 +81,17 @@ def test_remembered_voxels_are_those_of_the_brain(sphere_labelmaps):
     for row in torch.cat([found, voxels.tissue[:, None]], dim=1)[:40].numpy():
         assert np.abs(brain - row).max(axis=1).min() < 2e-2
     assert (voxels.tissue >= 0).all()
+
+
+def test_lesions_are_as_rare_as_asked(sphere_labelmaps):
+    volumes = [load_tissue_volume(sphere_labelmaps / 'spheres.nii.gz')]
+    lesion = list(BRAIN_SHARES).index('white_matter_lesion')
+    rng = np.random.default_rng(2)
+    for probability, expected in ((0.0, False), (1.0, True)):
+        sample = simulated_sample(
+            rng, volumes, patch=60, n_targets=1, whole=True, lesions=probability
+        )
+        assert (sample.tissue == lesion).any() == expected
 
 
 def test_no_two_looks_at_a_brain_are_the_same():

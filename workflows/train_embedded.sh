@@ -25,7 +25,7 @@ shift 3
 whole=(--labelmaps "$maps" --pairs "$pairs" "$@")
 unseen=training_seg_17.nii.gz
 tissues=(--recipe tissues --labelmaps "$maps" --exclude "$unseen" --learning-rate 2e-3
-    --steps "${TISSUE_STEPS:-3000}")
+    --steps "${TISSUE_STEPS:-4000}")
 correction=(--recipe correction --labelmaps "$maps" --real-share 0.75 --learning-rate 2e-3
     --steps "${CORRECTION_STEPS:-1500}")
 # Real people alone in the end: they are fewer than the simulated ones and harder.

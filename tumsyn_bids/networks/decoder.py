@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -73,7 +74,16 @@ class ImplicitDecoder(nn.Module):
             nn.init.zeros_(modulation.bias)
 
     def forward(
-        self, features, coord, text, cell=None, signals=None, place=None, kinds=None, echo=None
+        self,
+        features,
+        coord,
+        text,
+        cell=None,
+        signals=None,
+        place=None,
+        kinds=None,
+        echo=None,
+        restore: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> torch.Tensor:
         """Decode at given points.
 
@@ -97,13 +107,16 @@ class ImplicitDecoder(nn.Module):
             The image changes by as large a part as its mixture of signals does, as what decays
             does, where all other changes are added to it. Fluid, of which an image may have much
             where the equations have next to none, is the exception.
+        restore : callable, optional
+            Done to the image, of shape (B, K), before ``signals`` and ``echo`` change it.
 
         Returns
         -------
         Tensor, shape (B, K)
         """
         if self.local_ensemble:
-            return self._ensemble(features, coord, text, cell, signals, place, kinds, echo)
+            told = (text, signals, place, kinds, echo, restore)
+            return self._ensemble(features, coord, cell, *told)
         # Coordinates need more digits than bfloat16 has.
         sampled = F.grid_sample(
             features.float(),
@@ -114,9 +127,8 @@ class ImplicitDecoder(nn.Module):
         )
         points = sampled[:, :, :, 0, 0].transpose(1, 2).to(features.dtype)
         position = self._position(coord, features.shape[2:])
-        return self._mlp(
-            points, self._with_cell(position, cell), text, signals, place, kinds, echo
-        )
+        told = (text, signals, place, kinds, echo, restore)
+        return self._mlp(points, self._with_cell(position, cell), *told)
 
     def on_grid(
         self, features, text, cell=None, signals=None, place=None, kinds=None
@@ -178,7 +190,7 @@ class ImplicitDecoder(nn.Module):
         position = self._with_cell(points.new_zeros(*points.shape[:2], 3), None)
         return self._uncorrected(points, position, text, text[:, -N_SIGNALS:])
 
-    def _ensemble(self, features, coord, text, cell, signals, place, kinds, echo):
+    def _ensemble(self, features, coord, cell, *told):
         batch, dim, *shape = features.shape
         size = torch.tensor(shape, device=coord.device)
         # Beyond the outermost centres the outermost voxels answer alone.
@@ -193,7 +205,6 @@ class ImplicitDecoder(nn.Module):
             row = (inside[..., 0] * shape[1] + inside[..., 1]) * shape[2] + inside[..., 2]
             points = flat.gather(2, row[:, None].expand(-1, dim, -1)).transpose(1, 2)
             position = self._with_cell(index - voxel, cell)
-            told = (text, signals, place, kinds, echo)
             total = total + weight * self._mlp(points, position, *told)
         return total
 
@@ -211,13 +222,25 @@ class ImplicitDecoder(nn.Module):
         index = ((coord + 1) * size - 1) / 2
         return index - index.round()
 
-    def _mlp(self, points, position, text, signals=None, place=None, kinds=None, echo=None):
+    def _mlp(
+        self,
+        points,
+        position,
+        text,
+        signals=None,
+        place=None,
+        kinds=None,
+        echo=None,
+        restore=None,
+    ):
         usual = text[:, -N_SIGNALS:]
         signals = usual if signals is None else signals
         mixed = signals if self.tissues is None else usual
         answer = self._uncorrected(points, position, text, mixed)
         if self.correction is not None and kinds is not None:
             answer = answer + self.correction(points, place, kinds)
+        if restore is not None:
+            answer = restore(answer)
         if mixed is signals:
             return answer
         shares = _shares(self.tissues(points, place))

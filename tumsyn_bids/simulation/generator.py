@@ -29,6 +29,8 @@ TISSUE_NAMES: tuple[str, ...] = tuple(TISSUES)
 OUTSIDE_BRAIN = ('air', 'eye', 'fat', 'muscle', 'skin', 'mucosa', 'bone', 'marrow', 'optic_nerve')
 #: By which a person is turned at most about each axis, if nothing else is asked.
 ROTATION_DEG = 15.0
+#: Part of the people that get lesions which their label maps do not have.
+LESIONS = 0.3
 _FLUID = ('csf', 'vessel')
 _LARGEST_DEPTH = 12
 #: FreeSurfer numbers, left and right.
@@ -128,7 +130,7 @@ _FOLLOWS_T1 = {'t1': 1.0, 't2': 0.6, 't2star': 0.5, 'pd': 0.25}
 
 
 def draw_subject(
-    rng: np.random.Generator, volume: TissueVolume, grid: torch.Tensor, *, lesions: float = 0.3
+    rng: np.random.Generator, volume: TissueVolume, grid: torch.Tensor, *, lesions: float = LESIONS
 ) -> Subject:
     """Cut a patch out of an anatomy and give it tissue properties.
 

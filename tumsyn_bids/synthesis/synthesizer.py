@@ -83,12 +83,22 @@ class _Condition(NamedTuple):
         The same without the person, if the decoder corrects.
     signals, echo : Tensor, shape (1, N_SIGNALS), or None
         As the decoder takes them.
+    tail : list of (float, float), or None
+        What the image lacks where it is brightest, before the protocol changes it
+        (:func:`~tumsyn_bids.synthesis.tails.restore_tail`).
     """
 
     text: torch.Tensor
     nobodys: torch.Tensor | None = None
     signals: torch.Tensor | None = None
     echo: torch.Tensor | None = None
+    tail: list[tuple[float, float]] | None = None
+
+    def restored(self, image: torch.Tensor) -> torch.Tensor:
+        """Return an image of the default protocol with what it lacks."""
+        if self.tail is None:
+            return image
+        return torch.from_numpy(restore_tail(image.float().cpu().numpy(), self.tail)).to(image)
 
 
 class Synthesizer:
@@ -256,12 +266,8 @@ class Synthesizer:
         cell = np.linalg.norm(to_input[:3, :3] / counts, axis=1)
         values = self._values(encoded, points, cell, condition)
         values = values.reshape(len(offsets), -1).mean(axis=0)
-        image[mask] = np.maximum(self._restored(values, prompt), 0) * BRIGHT
+        image[mask] = np.maximum(values, 0) * BRIGHT
         return image
-
-    def _restored(self, values: np.ndarray, prompt: str) -> np.ndarray:
-        curve = self._tails.get(parse_prompt(prompt).contrast)
-        return values if curve is None else restore_tail(values, curve)
 
     def _has_seen(self, acquisition: Acquisition | None) -> bool:
         """Return whether scans of a contrast were seen as people acquired them, if that is known.
@@ -315,7 +321,9 @@ class Synthesizer:
             read = render_prompt(usual_protocol(wanted))
             changes = self._changes(parse_prompt(read), wanted)
         nobodys = self._embed(without_person(read)) if self.config.decoder.correction else None
-        return _Condition(self._embed(read), nobodys, *changes)
+        return _Condition(
+            self._embed(read), nobodys, *changes, tail=self._tails.get(wanted.contrast)
+        )
 
     def _changes(self, usual: Acquisition, wanted: Acquisition) -> tuple[torch.Tensor, ...]:
         """Return what is mixed of ``wanted``, and what of it the echo time has changed."""
@@ -380,10 +388,10 @@ class Synthesizer:
         if greys is not None:
             levels = torch.from_numpy(greys)[None].to(self.device)
             kinds = ScanKinds(condition.nobodys, levels)
-        text, _, signals, echo = condition
+        text, _, signals, echo, _ = condition
+        told = (text, sizes, signals, place, kinds, echo, condition.restored)
         with self._autocast():
-            decode = self._network.synthesis.imnet
-            values = decode(features, tensor, text, sizes, signals, place, kinds, echo)[0]
+            values = self._network.synthesis.imnet(features, tensor, *told)[0]
         return values.float().cpu().numpy()
 
     def _autocast(self):

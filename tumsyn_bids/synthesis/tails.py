@@ -3,7 +3,8 @@
 What a network is unsure of it draws near the mean, most of all what is small and bright; scaled by
 its brightest voxels, as images are looked at and compared, such an image is too bright everywhere
 else. How much is missing was measured on people of the training data, contrast by contrast, as a
-function of the brightness that the network gives; it is added.
+function of the brightness that the network gives under the default protocol; it is added before
+another protocol changes the image.
 """
 
 from __future__ import annotations

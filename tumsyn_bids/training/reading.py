@@ -35,6 +35,10 @@ class TissueRecipe:
     rotation_deg : float
         By which a brain is turned at most about each axis, on top of how its person lay: the more,
         the less a place tells.
+    lesions : float
+        Part of the brains that get lesions which their label maps do not have. More of them teach
+        what lesions look like, and that healthy white matter may well be one: shares are how
+        probable tissues are, and what a tissue's brightness is compared with is white matter.
     voxels, voxels_of_step : int
         Remembered of a brain, and of these looked at in a step.
     first, reuse : int
@@ -50,13 +54,14 @@ class TissueRecipe:
 
     patch: int = 184
     rotation_deg: float = 7.0
+    lesions: float = 0.1
     voxels: int = 60_000
     voxels_of_step: int = 2_000
     first: int = 80
     reuse: int = 100
     memory: int = 240
     batch: int = 8
-    noise: float = 0.1
+    noise: float = 0.35
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..prompt import render_prompt
 from ..protocols import default_protocol, usual_protocol
 from ..simulation.draw import draw_acquisition
 from ..simulation.generator import (
+    LESIONS,
     ROTATION_DEG,
     TISSUE_NAMES,
     TissueVolume,
@@ -110,18 +111,19 @@ def simulated_sample(
     n_targets: int,
     whole: bool = False,
     rotation_deg: float = ROTATION_DEG,
+    lesions: float = LESIONS,
 ) -> Sample:
     """Draw a sample from an anatomy and the sequence equations.
 
     With ``whole``, the patch lies in the middle of the brain, of which it should hold all, and the
     targets are of default protocols. The anatomy is turned by up to ``rotation_deg`` about each
-    axis.
+    axis, and gets lesions that it does not have with the probability ``lesions``.
     """
     volume = volumes[rng.integers(len(volumes))]
     centre = volume.frame.centre if whole else _centre(rng, volume.distance == 0)
     matrix = draw_matrix(rng, rotation_deg=rotation_deg)
     grid = draw_grid(rng, volume.tissue.shape, patch, centre=centre, matrix=matrix)
-    subject = draw_subject(rng, volume, grid)
+    subject = draw_subject(rng, volume, grid, lesions=lesions)
     person = Acquisition(age=float(round(rng.uniform(4, 90))), sex=str(rng.choice(['M', 'F'])))
     names = _draw_contrasts(rng, list(CONTRASTS), 1 + n_targets)
     acquisitions = [

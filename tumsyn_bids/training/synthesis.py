@@ -439,6 +439,7 @@ class _TissueRun(_PartRun):
             n_targets=1,
             whole=True,
             rotation_deg=self.recipe.rotation_deg,
+            lesions=self.recipe.lesions,
         )
         return encode_tissues(self.model, sample, self.config, rng, self.recipe)
 
