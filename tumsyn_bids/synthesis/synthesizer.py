@@ -389,9 +389,10 @@ class Synthesizer:
             levels = torch.from_numpy(greys)[None].to(self.device)
             kinds = ScanKinds(condition.nobodys, levels)
         text, _, signals, echo, _ = condition
-        told = (text, sizes, signals, place, kinds, echo, condition.restored)
+        told = (text, sizes, signals, place, kinds, echo)
         with self._autocast():
-            values = self._network.synthesis.imnet(features, tensor, *told)[0]
+            decode = self._network.synthesis.imnet
+            values = decode(features, tensor, *told, restore=condition.restored)[0]
         return values.float().cpu().numpy()
 
     def _autocast(self):
