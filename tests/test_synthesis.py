@@ -44,7 +44,7 @@ class _Copy(torch.nn.Module):
 
 
 class _CopyDecoder(torch.nn.Module):
-    def forward(self, features, coord, text, *others):
+    def forward(self, features, coord, text, *others, **named):
         grid = coord.flip(-1)[:, :, None, None]
         return torch.nn.functional.grid_sample(
             features, grid, align_corners=False, padding_mode='border'
