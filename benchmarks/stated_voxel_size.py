@@ -20,6 +20,7 @@ from pathlib import Path
 import nibabel as nb
 import numpy as np
 
+from tumsyn_bids.evaluation.metrics import pearson
 from tumsyn_bids.grids import Grid
 from tumsyn_bids.prompt import render_prompt
 from tumsyn_bids.protocols import default_protocol
@@ -49,13 +50,12 @@ def correlations(synthesizer: Synthesizer, person: PairedSubject):
         scan = nb.Nifti1Image(image, np.eye(4))
         encoded = synthesizer.encode(scan, mask=mask, acquisition=person.acquisition(source))
         for target in [name for name in person.images if name != source]:
-            truth = person.images[target][person.mask]
             found = []
             for size in ((1.0, 1.0, 1.0), person.voxel_size):
                 known = {'age': person.person.age, 'sex': person.person.sex, 'voxel_size': size}
                 prompt = render_prompt(default_protocol(target, None).replace(**known))
-                made = synthesizer.decode(encoded, prompt, Grid.of(mask))[person.mask]
-                found.append(float(np.corrcoef(made, truth)[0, 1]))
+                made = synthesizer.decode(encoded, prompt, Grid.of(mask))
+                found.append(pearson(made, person.images[target], person.mask))
             yield source, target, *found
 
 

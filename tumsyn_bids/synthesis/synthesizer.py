@@ -388,8 +388,7 @@ class Synthesizer:
         if greys is not None:
             levels = torch.from_numpy(greys)[None].to(self.device)
             kinds = ScanKinds(condition.nobodys, levels)
-        text, _, signals, echo, _ = condition
-        told = (text, sizes, signals, place, kinds, echo)
+        told = (condition.text, sizes, condition.signals, place, kinds, condition.echo)
         with self._autocast():
             decode = self._network.synthesis.imnet
             values = decode(features, tensor, *told, restore=condition.restored)[0]

@@ -23,7 +23,7 @@ from ..networks.config import SynthesisConfig
 from ..networks.correction import ScanKinds
 from ..networks.model import Model
 from .samples import Sample, cropped, to_tensors
-from .step import encode_once, step_prompts
+from .step import encode_once, step_prompts, voxels_to_remember
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,10 @@ def encode_brain(
     source, targets, mask = to_tensors(sample)
     prompts = step_prompts(sample.prompts, sample.source_prompt, sample.acquisitions, config)
     features, text = encode_once(model, source, prompts)
-    network = model.synthesis
     text, nobodys = text[:-1].chunk(2)
-    (fusion,) = network.fusion.block
-    gates = torch.cat([fusion.scale(features, row[None]) for row in text])
-    inside = mask.flatten().nonzero()[:, 0].numpy()
-    chosen = torch.from_numpy(rng.choice(inside, min(recipe.voxels, len(inside)), replace=False))
-    points = features[0].flatten(1)[:, chosen].T
+    chosen, points, gates = voxels_to_remember(model, features, text, mask, rng, recipe.voxels)
     images = [
-        network.imnet.uncorrected((points * gate)[None], row[None])
+        model.synthesis.imnet.uncorrected((points * gate)[None], row[None])
         for gate, row in zip(gates, text, strict=True)
     ]
     return EncodedBrain(

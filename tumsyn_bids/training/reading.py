@@ -21,7 +21,7 @@ from ..prompt import render_prompt
 from ..protocols import usual_protocol
 from ..synthesis.conditioning import prompt_tensors
 from .samples import PLACE_ERROR, Sample, cropped, to_tensors
-from .step import encode_once, tissue_loss
+from .step import encode_once, tissue_loss, voxels_to_remember
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class EncodedTissues:
     gates: torch.Tensor
     place: torch.Tensor
     tissue: torch.Tensor
-    noise: float = 0.0
+    noise: float
 
     def some(self, rng: np.random.Generator, count: int) -> tuple[torch.Tensor, ...]:
         """Return a sample of the voxels for one of the targets, in single precision.
@@ -117,12 +117,12 @@ def encode_tissues(
     targets = [render_prompt(usual_protocol(acquisition)) for acquisition in wanted]
     prompts = prompt_tensors([*targets, sample.source_prompt], config.text)
     features, text = encode_once(model, source, prompts)
-    (fusion,) = model.synthesis.fusion.block
-    inside = mask.flatten().nonzero()[:, 0].numpy()
-    chosen = torch.from_numpy(rng.choice(inside, min(recipe.voxels, len(inside)), replace=False))
+    chosen, points, gates = voxels_to_remember(
+        model, features, text[:-1], mask, rng, recipe.voxels
+    )
     return EncodedTissues(
-        features=features[0].flatten(1)[:, chosen].T.half(),
-        gates=torch.cat([fusion.scale(features, row[None]) for row in text[:-1]]),
+        features=points.half(),
+        gates=gates,
         place=torch.from_numpy(sample.place).flatten(1)[:, chosen].T.half(),
         tissue=torch.from_numpy(sample.tissue).flatten()[chosen],
         noise=recipe.noise,

@@ -74,6 +74,37 @@ def encode_once(
     return model.synthesis.encoder(source, text[-1:]), text
 
 
+def voxels_to_remember(
+    model: Model, features: torch.Tensor, text: torch.Tensor, mask: torch.Tensor, rng, count: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Choose voxels of an encoded brain, whose targets' prompts gate all of them alike.
+
+    Parameters
+    ----------
+    model : Model
+    features : Tensor, shape (1, C, X, Y, Z)
+    text : Tensor, shape (T, text_dim)
+        Embedded prompts of the targets.
+    mask : Tensor, shape (1, 1, X, Y, Z)
+    rng : numpy.random.Generator
+    count : int
+        Of voxels at most.
+
+    Returns
+    -------
+    chosen : Tensor of int64, shape (K,)
+        Places in the flattened volume.
+    points : Tensor, shape (K, C)
+        Their features before a gate.
+    gates : Tensor, shape (T, C)
+    """
+    (fusion,) = model.synthesis.fusion.block
+    gates = torch.cat([fusion.scale(features, row[None]) for row in text])
+    inside = mask.flatten().nonzero()[:, 0].numpy()
+    chosen = torch.from_numpy(rng.choice(inside, min(count, len(inside)), replace=False))
+    return chosen, features[0].flatten(1)[:, chosen].T, gates
+
+
 def without_margin(volume, margin: int):
     """Leave out voxels along both ends of the last three axes of an array or a tensor."""
     kept = slice(margin, -margin or None)
