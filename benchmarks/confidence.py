@@ -121,12 +121,15 @@ def _images(synthesizer, condition, name, image, claimed: Acquisition, truth, ma
 def _report(rows: list[dict]) -> None:
     write = sys.stdout.write
     for figure, (warn, fail, sign) in THRESHOLDS.items():
-        values = np.array([row[figure] for row in rows])
+        values = np.array([row.get(figure, np.nan) for row in rows])
         truths = np.array([row['true pearson'] for row in rows])
         error = np.array([row['true psnr_brain'] for row in rows])
-        overall = [stats.spearmanr(values, known).statistic for known in (truths, error)]
+        overall = [
+            stats.spearmanr(values, known, nan_policy='omit').statistic
+            for known in (truths, error)
+        ]
         each = [
-            stats.spearmanr(values[index], truths[index]).statistic
+            stats.spearmanr(values[index], truths[index], nan_policy='omit').statistic
             for index in ([row['to'] == target for row in rows] for target in TARGETS)
         ]
         write(

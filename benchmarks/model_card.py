@@ -189,7 +189,7 @@ def confidence_table(rows: list[dict]) -> str:
     head = ('figure', 'all images', *(f'to {name}' for name in TARGETS), 'warn', 'fail')
     body = []
     for name, (warn, fail, sign) in THRESHOLDS.items():
-        values = np.array([row[name] for row in rows])
+        values = np.array([row.get(name, np.nan) for row in rows])
         parts = [np.array([row['to'] == target for row in rows]) for target in TARGETS]
         flags = [
             f'{word} {limit:g}: {(flagged & ~good).sum()} of {(~good).sum()} bad, '
@@ -197,10 +197,15 @@ def confidence_table(rows: list[dict]) -> str:
             for word, limit in (('<' if sign > 0 else '>', warn), ('<' if sign > 0 else '>', fail))
             for flagged in [sign * values < sign * limit]
         ]
-        ranks = [stats.spearmanr(values, truths).statistic]
-        ranks += [stats.spearmanr(values[part], truths[part]).statistic for part in parts]
+        ranks = [_rank(values, truths)]
+        ranks += [_rank(values[part], truths[part]) for part in parts]
         body.append((name.replace('_', ' '), *(f'{rank:.2f}' for rank in ranks), *flags))
     return _markdown(head, body)
+
+
+def _rank(values: np.ndarray, truths: np.ndarray) -> float:
+    # Of an image with few slices a figure may be unknown.
+    return stats.spearmanr(values, truths, nan_policy='omit').statistic
 
 
 TABLES: dict[str, Callable[[list[dict]], str]] = {

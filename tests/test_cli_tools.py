@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import nibabel as nb
 import numpy as np
@@ -70,6 +71,17 @@ def head(tmp_path):
     return path, mask
 
 
+@pytest.fixture
+def physics(tiny_model, tmp_path):
+    """A model that reads nothing of a prompt but its values, as the embedded one."""
+    folder = tmp_path / 'physics'
+    shutil.copytree(tiny_model, folder)
+    description = json.loads((folder / 'config.json').read_text())
+    description['config']['physics_gain'] = 1.0
+    (folder / 'config.json').write_text(json.dumps(description))
+    return folder
+
+
 def test_synth(head, tiny_model, tmp_path, capsys):
     path, mask = head
     out = tmp_path / 'made' / 't2.nii.gz'
@@ -86,6 +98,8 @@ def test_synth(head, tiny_model, tmp_path, capsys):
     assert sidecar['RequestedParameters']['EchoTime'] == 0.1
     assert sidecar['RequestedParameters']['MagneticFieldStrength'] == 1.5
     assert 'Modality: T2w' in sidecar['SynthesisModel']['Prompt']
+    assert sidecar['Confidence']['Verdict'] in ('pass', 'warn', 'fail')
+    assert -1 <= sidecar['Confidence']['Reconstruction'] <= 1
 
 
 @pytest.mark.parametrize(
@@ -93,7 +107,14 @@ def test_synth(head, tiny_model, tmp_path, capsys):
     [
         (['{head}', '{out}.nii'], '.nii.gz'),
         (['{head}', '{out}.nii.gz', '--voxel-size', '1', '0', '1'], '--voxel-size'),
+        (['{head}', '{out}.nii.gz', '--voxel-size', 'nan', '4', '4'], '--voxel-size'),
+        (['{head}', '{out}.nii.gz', '--repetition-time', 'nan'], '--repetition-time'),
+        (['{head}', '{out}.nii.gz', '--echo-time', '92'], 'looks like milliseconds'),
+        (['{head}', '{out}.nii.gz', '--field-strength', '-3'], '--field-strength'),
+        (['{head}', '{out}.nii.gz', '--age', '400'], '--age'),
+        (['{head}', '{out}.nii.gz', '--repetition-time', '0.05'], 'echo time of 0.095 s'),
         (['{head}', '{out}.nii.gz', '--device', 'cuda:99'], '--device'),
+        (['{head}', '{head}'], 'nothing says that it is synthetic'),
         (['{out}/none.nii.gz', '{out}.nii.gz'], 'none.nii.gz'),
     ],
 )
@@ -103,6 +124,62 @@ def test_synth_refuses_in_one_line(head, tmp_path, capsys, arguments, word):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('tumsyn: error: ')
     assert word in line
+
+
+@pytest.mark.parametrize(
+    ('prompt', 'word'),
+    [
+        ('please make a fluid attenuated image', 'names no modality'),
+        ('Modality: T2', 'names no modality'),
+        ('Modality: T2w; Voxel size: (0, 0, 0)', 'voxel size'),
+        ('Modality: T2w; Voxel size: (-4, 4, 4)', 'voxel size'),
+        ('Modality: T2w; Scanner: -3.0 Siemens', 'field strength'),
+        ('Modality: T2w' + ' and more' * 60, 'tokens'),
+    ],
+)
+def test_synth_refuses_prompts_that_cannot_be_meant(head, physics, tmp_path, capsys, prompt, word):
+    path, mask = head
+    out = tmp_path / 'made.nii.gz'
+    code = main([
+        'synth', str(path), str(out), '--prompt', prompt, '--mask', str(mask), '--model',
+        str(physics), '--device', 'cpu',
+    ])  # fmt: skip
+    assert code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if 'error' in line]
+    assert word in line
+    assert not out.exists()
+
+
+def test_synth_tells_what_of_a_prompt_is_not_heeded(head, physics, tmp_path, capsys):
+    path, mask = head
+    out = tmp_path / 'made.nii.gz'
+    prompt = 'Modality: T2w; Voxel size: (6, 6, 6); TE(ms): 120'
+    code = main([
+        'synth', str(path), str(out), '--prompt', prompt, '--mask', str(mask), '--model',
+        str(physics), '--device', 'cpu',
+    ])  # fmt: skip
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    assert 'does not heed: "TE(ms): 120"' in captured.err
+    sidecar = json.loads((tmp_path / 'made.json').read_text())
+    assert any('TE(ms): 120' in warning for warning in sidecar['Warnings'])
+
+
+def test_synth_replaces_a_synthetic_image_only(head, tiny_model, tmp_path, capsys):
+    path, mask = head
+    out = tmp_path / 'sub-01_T2w.nii.gz'
+    arguments = [
+        'synth', str(path), str(out), '--contrast', 'T2w', '--mask', str(mask), '--model',
+        str(tiny_model), '--device', 'cpu', '--voxel-size', '6', '6', '6',
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    assert main(arguments) == 0
+    acquired = path.read_bytes()
+    out.write_bytes(acquired)
+    (tmp_path / 'sub-01_T2w.json').write_text('{"EchoTime": 0.1}')
+    assert main(arguments) == 2
+    assert 'nothing says that it is synthetic' in capsys.readouterr().err
+    assert out.read_bytes() == acquired
 
 
 def test_synth_wants_a_contrast_or_a_prompt(head, tmp_path, capsys):

@@ -114,10 +114,25 @@ def test_voxels_that_are_mixtures_do_not_make_an_image_deviate():
     assert examiner(picture(T1W), T1W).examine(mixed, flair).prompt_deviation < 0.1
 
 
-def test_figure_that_is_unknown_has_no_say():
-    unknown = Confidence(reconstruction=0.99, cycle=0.99, prompt_deviation=float('nan'))
-    assert unknown.verdict == 'pass'
-    assert 'prompt_deviation' not in unknown.to_dict()
+@pytest.mark.parametrize(
+    ('name', 'verdict'),
+    [('reconstruction', 'fail'), ('cycle', 'fail'), ('prompt_deviation', 'warn')],
+)
+def test_what_could_not_be_looked_at_is_no_reason_to_trust_an_image(name, verdict):
+    good = {'reconstruction': 0.99, 'cycle': 0.99, 'prompt_deviation': 0.01}
+    unknown = Confidence(**{**good, name: float('nan')})
+    assert unknown.verdict == verdict
+    assert name not in unknown.to_dict()
+    (warning,) = unknown.warnings
+    assert 'could not be looked at' in warning
+
+
+def test_prompt_is_compared_with_the_tissues_that_are_there():
+    """With all fluid mixed with cortex, white matter and cortex still tell the contrast."""
+    examined = examiner(picture(T1W), T1W)
+    examined._shares[2] = np.minimum(examined._shares[2], 0.9)
+    right = examined.examine(picture(T2W), T2W).prompt_deviation
+    assert right < 0.1 < examined.examine(picture(T1W), T2W).prompt_deviation
 
 
 @pytest.mark.parametrize('name', THRESHOLDS)

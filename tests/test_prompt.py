@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tumsyn_bids.acquisition import CONTRASTS, Acquisition
 from tumsyn_bids.networks.tokenizer import CONTEXT_LENGTH, get_tokenizer
-from tumsyn_bids.prompt import parse_prompt, render_prompt
+from tumsyn_bids.prompt import parse_prompt, render_prompt, unread
 
 MPRAGE = Acquisition(
     contrast='T1w',
@@ -166,3 +166,31 @@ def test_always_fits_and_comes_back(acq):
         assert back.age == pytest.approx(acq.age, abs=0.51)
     if acq.voxel_size is not None:
         assert back.voxel_size == pytest.approx(acq.voxel_size, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ('text', 'parts'),
+    [
+        (MPRAGE_PROMPT, []),
+        (MPRAGE_PROMPT.replace('8.0)', 'T2var)'), []),
+        (render_prompt(Acquisition()), []),
+        ('FLAIR', []),
+        ('Scanner: 3T Siemens; Modality: T1w', []),
+        ('Modality: FLAIR; TR(ms): 9000', ['TR(ms): 9000']),
+        ('a bright image of the head', ['a bright image of the head']),
+        ('Age: twelve; Modality: T1w; Voxel size: (1, 1)', ['twelve', '1, 1']),
+    ],
+)
+def test_what_a_prompt_says_in_vain_is_found(text, parts):
+    assert unread(text) == parts
+
+
+def test_field_strength_may_be_written_with_its_unit():
+    acq = parse_prompt('Scanner: 3T Siemens; Modality: T1w')
+    assert (acq.field_strength, acq.manufacturer) == (3.0, 'Siemens')
+
+
+def test_inversion_time_of_nothing_is_none():
+    zero = MPRAGE_PROMPT.replace('1000.0, 8.0)', '0.0, 8.0)')
+    assert zero != MPRAGE_PROMPT
+    assert parse_prompt(zero).inversion_time is None

@@ -19,6 +19,7 @@ from tumsyn_bids.networks.model import load_model
 from tumsyn_bids.networks.registry import get_config
 from tumsyn_bids.prompt import render_prompt
 from tumsyn_bids.protocols import default_protocol
+from tumsyn_bids.simulation.draw import training_ranges
 from tumsyn_bids.synthesis import synthesizer
 from tumsyn_bids.synthesis.conditioning import prompt_tensors
 from tumsyn_bids.synthesis.intensity import percentile_clip, scale_source
@@ -261,6 +262,59 @@ def test_constant_source_is_refused(tiny_model):
     mask = nb.Nifti1Image(np.pad(np.ones((8,) * 3, 'u1'), 6), ones.affine)
     with pytest.raises(ScanError, match='no brain'):
         synthesizer.encode(ones, mask=mask)
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (lambda scan, mask: (scan - 2, mask), 'nowhere brighter than 0'),
+        (lambda scan, mask: (np.where(scan > 0.99, np.nan, scan), mask), 'not numbers'),
+        (lambda scan, mask: (np.stack([scan, scan], -1), mask), '4 dimensions'),
+        (lambda scan, mask: (scan, mask * (np.arange(20) == 9)), 'one voxel thick'),
+    ],
+)
+def test_source_that_says_nothing_is_refused(tiny_model, change, words):
+    synthesizer = Synthesizer.load(tiny_model, 'cpu', 'float32')
+    scan = np.random.default_rng(0).random((20, 20, 20), 'f4')
+    data, mask = change(scan, np.pad(np.ones((8,) * 3, 'u1'), 6))
+    scan, mask = (
+        nb.Nifti1Image(a.astype(t), np.diag([3, 3, 3, 1.0]))
+        for a, t in ((data, 'f4'), (mask, 'u1'))
+    )
+    with pytest.raises(ScanError, match=words):
+        synthesizer.encode(scan, mask=mask)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'contrast': None}, 'names no modality'),
+        ({'repetition_time': 20.0}, 'repetition_time 20 lies outside'),
+        ({'echo_time': 0.9}, 'echo_time 0.9 lies outside'),
+        ({'inversion_time': 3.9}, 'inversion_time 3.9 lies outside'),
+        ({'flip_angle': 20.0}, 'flip_angle 20 lies outside'),
+        ({'field_strength': 9.4}, 'field_strength 9.4 lies outside'),
+        ({'age': 1.5}, 'age 1.5 lies outside'),
+        ({'repetition_time': 5.0, 'inversion_time': 5.5}, 'inversion time of 5.5 s'),
+    ],
+)
+def test_prompt_outside_of_what_was_trained_on_is_warned_of(tiny_model, changes, words):
+    synthesizer = Synthesizer.load(tiny_model, 'cpu', 'float32')
+    synthesizer._card = {'ranges': training_ranges()}
+    usual = default_protocol('FLAIR', 3.0).replace(
+        age=40.0, repetition_time=9.0, inversion_time=2.5
+    )
+    assert synthesizer.in_range(usual) == []
+    warnings = synthesizer.in_range(usual.replace(**changes))
+    assert any(words in warning for warning in warnings), warnings
+
+
+def test_contrast_that_was_not_trained_on_is_warned_of(tiny_model):
+    synthesizer = Synthesizer.load(tiny_model, 'cpu', 'float32')
+    synthesizer._card = {'ranges': {'T1w': {}}}
+    assert synthesizer.in_range(default_protocol('T1w', 3.0)) == []
+    (warning,) = synthesizer.in_range(default_protocol('SWI', 3.0))
+    assert warning == 'the model was not trained on SWI images'
 
 
 def test_absent_gpu_is_an_error_and_not_a_fallback():

@@ -85,7 +85,7 @@ def parse_prompt(text: str) -> Acquisition:
     text : str
         Any part of the template in any case, or the bare name of a modality. What is absent,
         ``None`` or not a number (the flip angle ``T2var`` of variable-flip-angle trains) is
-        ``None`` in the result.
+        ``None`` in the result, an inversion time of 0 too.
 
     Returns
     -------
@@ -105,9 +105,43 @@ def parse_prompt(text: str) -> Acquisition:
         voxel_size=None if None in voxels else tuple(voxels),
         repetition_time=_seconds(times[0]),
         echo_time=_seconds(times[1]),
-        inversion_time=_seconds(times[2]),
+        # Some write 0 where nothing is inverted.
+        inversion_time=_seconds(times[2]) or None,
         flip_angle=times[3],
     )
+
+
+def unread(text: str) -> list[str]:
+    """Return the parts of a prompt that say nothing to :func:`parse_prompt`.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    list of str
+        Words outside of the template, and fields whose value is neither ``None`` nor understood.
+    """
+    read, found = parse_prompt(text), _fields(text)
+    parts = []
+    for name, field in (('age', 'age'), ('sex', 'sex'), ('voxels', 'voxel_size')):
+        value = found.get(name, _NONE)
+        if getattr(read, field) is None and set(_words(value)) - {_NONE}:
+            parts.append(value)
+    times = found.get('parameters', '')
+    if _numbers(times, 4) == [None] * 4 and set(_words(times)) - {_NONE}:
+        parts.append(times)
+    if read.contrast is not None and 'modality' not in found:
+        return parts
+    rest = re.sub(_HEAD_OF_PARAMETERS, ' ', text, flags=re.I)
+    for regex in _PATTERNS.values():
+        rest = re.sub(regex, ' ', rest, flags=re.I)
+    return [' '.join(words) for words in [_words(rest)] if words] + parts
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r'[^\s;,"\']+', text)
 
 
 def _fits(text: str) -> bool:
@@ -173,6 +207,7 @@ _PATTERNS = {
     'voxels': r'\bvoxel size:\s*\(([^)]*)\)',
     'parameters': r'\bfa\(degree\):\s*\(([^)]*)\)',
 }
+_HEAD_OF_PARAMETERS = r'imaging parameter tr\(ms\), te\(ms\), ti\(ms\), and(?=\s+fa\()'
 
 
 def _fields(text: str) -> dict[str, str]:
@@ -205,8 +240,8 @@ def _sex(text: str | None) -> str | None:
 
 
 def _scanner(text: str | None) -> tuple[float | None, str | None]:
-    """Split ``3.0 Siemens`` into field strength and manufacturer."""
+    """Split ``3.0 Siemens`` (or ``3T Siemens``) into field strength and manufacturer."""
     first, _, rest = (text or '').partition(' ')
-    field_strength = _number(first)
+    field_strength = _number(re.sub(r'(?<=[\d.])T$', '', first, flags=re.I))
     name = rest.strip() if field_strength is not None or first == _NONE else (text or '').strip()
     return field_strength, None if name in ('', _NONE) else name

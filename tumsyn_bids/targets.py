@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .acquisition import BIDS_KEYS, CONTRASTS, Acquisition
 from .errors import UsageError
 from .plan import Target
 from .protocols import DEFAULT_FIELD_STRENGTH, DEFAULT_VOXEL_SIZE, protocol_for
-from .values import as_number, canonical_manufacturer, doubt, wrong_unit
+from .values import PLAUSIBLE, as_number, canonical_manufacturer, doubt, wrong_unit
 
 LIKE_NAME = 'Like'
 #: Files of images made for validation begin so; no target of the user may.
@@ -61,6 +61,37 @@ def load_targets_file(path: str | Path) -> list[Target]:
     targets = [_target(_Entry(path, number, entry)) for number, entry in enumerate(entries, 1)]
     check_unique(targets, path)
     return targets
+
+
+def target_of_options(options: Mapping[str, object]) -> Target:
+    """Return the target that options of a command line describe.
+
+    Parameters
+    ----------
+    options : mapping
+        Keys of a targets file, each of the option that is named like its field of an
+        ``Acquisition`` (``RepetitionTime``: ``--repetition-time``).
+
+    Raises
+    ------
+    UsageError
+        Names the option at fault, and the remedy.
+    """
+    return _target(_Options(options))
+
+
+def doubts(acquisition: Acquisition) -> list[str]:
+    """Say which numbers of an acquisition that is asked for cannot be meant, one sentence each."""
+    found = []
+    for field in PLAUSIBLE:
+        value = getattr(acquisition, field)
+        if value is not None and field != 'voxel_size':
+            problem = doubt(field, value)
+            found += [f'{field.replace("_", " ")}: {problem}'] if problem else []
+    sizes, (low, high) = acquisition.voxel_size or (), _VOXEL_SIZES
+    if not all(low <= size <= high for size in sizes):
+        found.append(f'voxel size: {sizes} mm is outside {low:g} to {high:g} mm')
+    return found
 
 
 def target_like(
@@ -235,6 +266,7 @@ class _Entry:
     def __init__(self, path: Path, number: int, content: object):
         self.path = path
         self.number = number
+        self.origin = f'targets file {path.name}'
         if not isinstance(content, dict):
             raise self.error('', 'is no mapping of fields to values', 'Write "contrast: T2w"')
         self.content = {str(key): value for key, value in content.items()}
@@ -247,6 +279,19 @@ class _Entry:
         return UsageError(
             problem, path=self.path, field=f'{where}, {field}' if field else where, remedy=remedy
         )
+
+
+class _Options:
+    """Options of a command line in the place of an entry, and errors that name them."""
+
+    origin = 'requested'
+
+    def __init__(self, content: Mapping[str, object]):
+        self.content = dict(content)
+
+    def error(self, field: str, problem: str, remedy: str) -> UsageError:
+        option = _FIELD_OF.get(field, field).replace('_', '-')
+        return UsageError(problem, field=f'--{option}', remedy=remedy)
 
 
 def _entries(path: Path) -> list:
@@ -297,7 +342,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
     return dict(pairs)
 
 
-def _target(entry: _Entry) -> Target:
+def _target(entry: _Entry | _Options) -> Target:
     unknown = [key for key in entry.content if key not in _ENTRY_KEYS]
     if unknown:
         raise entry.error(unknown[0], 'unknown field', f'Use {", ".join(_ENTRY_KEYS)}')
@@ -308,13 +353,10 @@ def _target(entry: _Entry) -> Target:
         if key in entry.content:
             values[field] = _value(entry, key, field, entry.content[key])
     _check_times(entry, values)
-    name = _name(entry)
-    return Target(
-        name, Acquisition(**values), dict.fromkeys(values, f'targets file {entry.path.name}')
-    )
+    return Target(_name(entry), Acquisition(**values), dict.fromkeys(values, entry.origin))
 
 
-def _contrast(entry: _Entry) -> str:
+def _contrast(entry: _Entry | _Options) -> str:
     key = 'contrast' if 'contrast' in entry.content else 'suffix'
     text = str(entry.content.get(key, '')).strip()
     names = {name.lower(): name for name in CONTRASTS}
@@ -329,7 +371,7 @@ def _contrast(entry: _Entry) -> str:
     return name
 
 
-def _name(entry: _Entry) -> str:
+def _name(entry: _Entry | _Options) -> str:
     if entry.content.get('name') is None:
         return ''
     name = str(entry.content['name'])
@@ -346,8 +388,8 @@ def _name(entry: _Entry) -> str:
     return name
 
 
-def _voxel_size(entry: _Entry, value: object) -> tuple[float, float, float]:
-    sizes = [as_number(v) for v in (value if isinstance(value, list) else [value] * 3)]
+def _voxel_size(entry: _Entry | _Options, value: object) -> tuple[float, float, float]:
+    sizes = [as_number(v) for v in (value if isinstance(value, list | tuple) else [value] * 3)]
     remedy = 'Give one number or three, in mm, such as [0.8, 0.8, 1.2]'
     if len(sizes) != 3 or None in sizes:
         raise entry.error('voxel_size', f'"{value}" is no voxel size', remedy)
@@ -357,7 +399,7 @@ def _voxel_size(entry: _Entry, value: object) -> tuple[float, float, float]:
     return tuple(sizes)
 
 
-def _value(entry: _Entry, key: str, field: str, value: object) -> float | str | None:
+def _value(entry: _Entry | _Options, key: str, field: str, value: object) -> float | str | None:
     if value is None:
         return None
     if field == 'manufacturer':
@@ -378,7 +420,7 @@ def _value(entry: _Entry, key: str, field: str, value: object) -> float | str | 
     return number
 
 
-def _check_times(entry: _Entry, values: dict) -> None:
+def _check_times(entry: _Entry | _Options, values: dict) -> None:
     tr, te, ti = (values.get(field) for field in PROTOCOL_FIELDS[:3])
     if tr is not None and te is not None and te >= tr:
         raise entry.error(

@@ -139,13 +139,18 @@ def synthetic_sidecar(
     if donors:
         sidecar['BrightnessSources'] = [raw_uri(path, bids_dir) for path in donors]
     if confidence:
-        sidecar['Confidence'] = {
-            ''.join(word.capitalize() for word in name.split('_')): _rounded(value)
-            for name, value in confidence.items()
-        }
+        sidecar['Confidence'] = confidence_fields(confidence)
     if warnings:
         sidecar['Warnings'] = list(warnings)
     return sidecar
+
+
+def confidence_fields(figures: Mapping) -> dict:
+    """Return figures of confidence and the verdict as a sidecar has them."""
+    return {
+        ''.join(word.capitalize() for word in name.split('_')): _rounded(value)
+        for name, value in figures.items()
+    }
 
 
 def preproc_sidecar(plan: SessionPlan, scan: Scan, *, bids_dir: str | Path) -> dict:

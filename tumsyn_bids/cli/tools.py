@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..acquisition import CONTRASTS
-from ..errors import EXIT_OK, UsageError
+from ..errors import EXIT_OK
 from .main import guarded
 from .models import add_models, add_models_dir
 from .parser import OneLineParser, absolute_path, device_name, option, whole_number
@@ -105,10 +105,6 @@ def _add_phantom(commands) -> None:
 def _run_synth(args: argparse.Namespace) -> int:
     from .synth import run_synth
 
-    if args.voxel_size is not None:
-        args.voxel_size = tuple(args.voxel_size)
-        if min(args.voxel_size) <= 0:
-            raise UsageError('is not above 0', field='--voxel-size', remedy='Give millimetres')
     return run_synth(args)
 
 

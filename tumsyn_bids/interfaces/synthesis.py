@@ -56,42 +56,31 @@ class Synthesize(Step):
 
     def _work(self, folder: Path) -> dict:
         from ..grids import Grid
-        from ..synthesis.confidence import Examiner
-        from ..synthesis.memory import with_tiles_that_fit
+        from ..synthesis.judged import Wanted, make_images
 
         synthesizer = _synthesizer(self.inputs.model, self.inputs.device)
         mask = nb.load(self.inputs.mask_file)
         # Voxel sizes are asked for along the axes of the head, however the file is stored.
         field_of_view = Grid.of(mask).canonical()
         targets = [Acquisition.from_dict(values) for values in self.inputs.acquisitions]
-        grids = [
-            field_of_view.with_zooms(target.voxel_size or DEFAULT_VOXEL_SIZE) for target in targets
-        ]
-
-        source = Acquisition.from_dict(self.inputs.source)
-
-        def make(synthesizer) -> tuple[list[nb.Nifti1Image], list]:
-            encoded = synthesizer.encode(
-                nb.load(self.inputs.in_file),
-                mask=mask,
-                world=world_of(self.inputs.transform_file),
-                acquisition=source,
-            )
-            wanted = zip(self.inputs.prompts, grids, strict=True)
-            images = [
-                nb.Nifti1Image(synthesizer.decode(encoded, prompt, grid), grid.affine)
-                for prompt, grid in wanted
-            ]
-            examiner = Examiner(synthesizer, encoded, source)
-            return images, [
-                examiner.examine(image, target)
-                for image, target in zip(images, targets, strict=True)
-            ]
-
-        (images, judged), doubts = with_tiles_that_fit(synthesizer, make)
+        made = make_images(
+            synthesizer,
+            nb.load(self.inputs.in_file),
+            [
+                Wanted(prompt, target, field_of_view.with_zooms(_voxel_size(target)))
+                for prompt, target in zip(self.inputs.prompts, targets, strict=True)
+            ],
+            mask=mask,
+            source=Acquisition.from_dict(self.inputs.source),
+            world=world_of(self.inputs.transform_file),
+        )
         out_files = [
-            save(np.asarray(image.dataobj), image.affine, folder / f'synthetic-{number}.nii')
-            for number, image in enumerate(images)
+            save(
+                np.asarray(item.image.dataobj),
+                item.image.affine,
+                folder / f'synthetic-{number}.nii',
+            )
+            for number, item in enumerate(made)
         ]
         return {
             'out_files': out_files,
@@ -100,18 +89,13 @@ class Synthesize(Step):
                 'version': synthesizer.version,
                 'sha256': synthesizer.sha256,
             },
-            'warnings': [
-                [
-                    *synthesizer.in_range(target),
-                    *doubts,
-                    *(f'synthetic {target.contrast}: {text}' for text in confidence.warnings),
-                ]
-                for target, confidence in zip(targets, judged, strict=True)
-            ],
-            'confidence': [
-                {**confidence.to_dict(), 'verdict': confidence.verdict} for confidence in judged
-            ],
+            'warnings': [item.warnings for item in made],
+            'confidence': [item.confidence for item in made],
         }
+
+
+def _voxel_size(target: Acquisition) -> tuple[float, float, float]:
+    return target.voxel_size or DEFAULT_VOXEL_SIZE
 
 
 class MatchBrightnessInputSpec(StepInputSpec):

@@ -40,6 +40,8 @@ _LARGEST = 3.0
 #: An inversion recovery takes longer than this; a shorter TR (s) without a TI has none, unless it
 #: is the echo spacing that some vendors write.
 _SHORTEST_INVERSION_TR = 1.2
+#: A TR (s) below this is such a spacing.
+_ECHO_SPACING = 0.1
 
 
 def expected_signals(acquisition: Acquisition) -> np.ndarray:
@@ -71,6 +73,23 @@ def expected_signals(acquisition: Acquisition) -> np.ndarray:
     shares = np.array(list(BRAIN_SHARES.values()))
     bright = weighted_quantile(values, shares, 0.98)
     return np.clip(values / max(bright, 1e-6), 0, _LARGEST).astype(np.float32)
+
+
+def impossible_timing(acquisition: Acquisition) -> str | None:
+    """Say why the times of an acquisition make no sequence, or return ``None``.
+
+    Parameters that are unknown are those of the default protocol of the contrast.
+    """
+    if acquisition.contrast is None:
+        return None
+    default = default_protocol(acquisition.contrast, acquisition.field_strength)
+    known = _completed(acquisition, default)
+    tr, te, ti = known.repetition_time, known.echo_time, known.inversion_time
+    if te >= tr:
+        return f'an echo time of {te:g} s does not fit into a repetition time of {tr:g} s'
+    if ti is not None and tr > _ECHO_SPACING and ti >= tr:
+        return f'an inversion time of {ti:g} s does not fit into a repetition time of {tr:g} s'
+    return None
 
 
 def share_of(tissue: str) -> int:

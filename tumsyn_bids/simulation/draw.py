@@ -45,6 +45,10 @@ FAMILIES: tuple[Family, ...] = (
     Family('T1CE', 1, (0.006, 0.03), (0.002, 0.006), (10, 30)),
 )
 _FIELDS = ((3.0, 0.5), (1.5, 0.35), (7.0, 0.08), (None, 0.07))
+#: Years; each as often.
+AGES = (4.0, 90.0)
+#: Inversion times that are to null fluid are drawn around the time that does, as parts of it.
+_AROUND_NULL = (0.93, 1.05)
 _MANUFACTURERS = ('Siemens', 'GE', 'Philips', 'UIH')
 
 
@@ -93,16 +97,17 @@ def training_ranges() -> dict[str, dict[str, tuple[float, float]]]:
     -------
     dict of str to dict
         Contrast to field of ``Acquisition`` to lowest and highest value (seconds, degrees,
-        tesla). Inversion times that null CSF are drawn from repetition times and have no range.
+        tesla, years).
     """
     ranges: dict[str, dict[str, tuple[float, float]]] = {}
     for family in FAMILIES:
         fields = {
             'repetition_time': family.tr,
             'echo_time': family.te,
-            'inversion_time': family.ti,
+            'inversion_time': _nulling_times(family) if family.nulls_csf else family.ti,
             'flip_angle': family.flip_angle,
             'field_strength': (0.5, 7.0),
+            'age': AGES,
         }
         known = ranges.setdefault(family.contrast, {})
         for name, limits in fields.items():
@@ -110,6 +115,11 @@ def training_ranges() -> dict[str, dict[str, tuple[float, float]]]:
                 low, high = known.get(name, limits)
                 known[name] = (min(low, limits[0]), max(high, limits[1]))
     return ranges
+
+
+def draw_person(rng: np.random.Generator) -> dict[str, float | str]:
+    """Draw an age in years and a sex, as fields of an ``Acquisition``."""
+    return {'age': float(round(rng.uniform(*AGES))), 'sex': str(rng.choice(['M', 'F']))}
 
 
 def draw_field_strength(rng: np.random.Generator) -> float:
@@ -121,12 +131,20 @@ def draw_field_strength(rng: np.random.Generator) -> float:
 
 def _inversion_time(rng, family: Family, tr: float, te: float) -> float | None:
     if family.nulls_csf:
-        fluid = relaxation('csf')
-        nulling = null_inversion_time(fluid.t1, fluid.t2, tr=tr, te=te)
-        return nulling * float(rng.uniform(0.93, 1.05))
+        return _nulling_time(tr, te) * float(rng.uniform(*_AROUND_NULL))
     if family.ti is None:
         return None
     return min(float(rng.uniform(*family.ti)), 0.6 * tr)
+
+
+def _nulling_time(tr: float, te: float) -> float:
+    fluid = relaxation('csf')
+    return null_inversion_time(fluid.t1, fluid.t2, tr=tr, te=te)
+
+
+def _nulling_times(family: Family) -> tuple[float, float]:
+    times = [_nulling_time(tr, te) for tr in family.tr for te in family.te]
+    return float(min(times)) * _AROUND_NULL[0], float(max(times)) * _AROUND_NULL[1]
 
 
 def _log_uniform(rng, limits: tuple[float, float]) -> float:

@@ -39,10 +39,18 @@ _MEANING = {
     '{value:.2f}): detail was lost or made up',
     'prompt_deviation': 'the tissues are not as bright as the prompt asks (deviation {value:.2f})',
 }
+_UNSEEN = {
+    'reconstruction': 'whether the model recognises the source could not be looked at',
+    'cycle': 'whether a way leads back to the source could not be looked at',
+    'prompt_deviation': 'whether the tissues are as bright as the prompt asks could not be looked '
+    'at: hardly a voxel is of one tissue alone',
+}
 #: Share from which a voxel counts as pure. A mean over whole classes would call acquired FLAIRs
 #: wrong, as half of the voxels of thin sulci are cortex.
 _PURE = 0.95
 _LEAST_VOXELS = 30
+#: What follows where a figure could not be had.
+_UNKNOWN = {'reconstruction': FAIL, 'cycle': FAIL, 'prompt_deviation': WARN}
 #: Thickness of the slab in mm, and how much of it on each side is context only.
 _SLAB_MM, _CONTEXT_MM = 56.0, 8.0
 
@@ -60,7 +68,8 @@ class Confidence:
         The same for the source and what the model makes of the synthetic image.
     prompt_deviation : float
         Root mean square difference of the brightness of white matter, cortex and fluid, where
-        these are pure, from that of the equations, the brightest of the three being 1.
+        these are pure, from that of the equations, the brightest of the three being 1. Not a
+        number where fewer than two of them are pure anywhere, as in a scan of few thick slices.
     """
 
     reconstruction: float
@@ -73,15 +82,18 @@ class Confidence:
 
     @property
     def verdict(self) -> str:
-        """``pass``, ``warn`` or ``fail``: that of the worst figure."""
-        return worst(_judge(*item) for item in self.to_dict().items())
+        """``pass``, ``warn`` or ``fail``: that of the worst figure.
+
+        What could not be looked at is no reason to trust an image.
+        """
+        return worst(_judge(*item) for item in asdict(self).items())
 
     @property
     def warnings(self) -> list[str]:
         """One sentence for each figure that is not good."""
         return [
-            _MEANING[name].format(value=value)
-            for name, value in self.to_dict().items()
+            _MEANING[name].format(value=value) if np.isfinite(value) else _UNSEEN[name]
+            for name, value in asdict(self).items()
             if _judge(name, value) != PASS
         ]
 
@@ -142,6 +154,10 @@ class Examiner:
         if self._shares is None or not expected_signals(target).any():
             return float('nan')
         found, wanted = _levels(image, self._shares[:3]), of_classes(target)[:3]
+        pure = np.isfinite(found)
+        if pure.sum() < 2:
+            return float('nan')
+        found, wanted = found[pure], wanted[pure]
         difference = found / max(found.max(), 1e-6) - wanted / wanted.max()
         return float(np.sqrt(np.square(difference).mean()))
 
@@ -153,6 +169,8 @@ def _levels(image: np.ndarray, shares: np.ndarray) -> np.ndarray:
 
 
 def _judge(name: str, value: float) -> str:
+    if not np.isfinite(value):
+        return _UNKNOWN[name]
     warn, fail, sign = THRESHOLDS[name]
     if sign * value < sign * fail:
         return FAIL

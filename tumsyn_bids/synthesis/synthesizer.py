@@ -18,7 +18,7 @@ from ..grids import Grid, resample
 from ..networks.correction import ScanKinds
 from ..networks.hardware import has_bfloat16
 from ..networks.model import LoadedModel, load_model
-from ..physics.expected import expected_signals
+from ..physics.expected import expected_signals, impossible_timing
 from ..place import BrainFrame
 from ..prompt import parse_prompt, render_prompt, without_person
 from ..protocols import usual_protocol
@@ -161,13 +161,22 @@ class Synthesizer:
         return cls(load_model(model), find_device(device), precision)
 
     def in_range(self, acquisition: Acquisition) -> list[str]:
-        """Return one warning for each parameter outside what the model was trained on."""
+        """Return a warning for each parameter outside what the model was trained on.
+
+        And one where the times make no sequence, for which the equations cannot say anything.
+        """
+        if acquisition.contrast is None:
+            return ['the prompt names no modality that the model knows']
+        problem = impossible_timing(acquisition)
+        warnings = [problem] if problem else []
+        if problem and self.config.physics_gain:
+            warnings = [f'{problem}; the image is that of the default protocol']
         if 'ranges' not in self._card:
-            return ['what the model was trained on is not recorded']
+            return [*warnings, 'what the model was trained on is not recorded']
         ranges = self._card['ranges'].get(acquisition.contrast)
         if ranges is None:
-            return [f'the model was not trained on {acquisition.contrast} images']
-        warnings = self._unlabelled(acquisition)
+            return [*warnings, f'the model was not trained on {acquisition.contrast} images']
+        warnings += self._unlabelled(acquisition)
         for field, (low, high) in ranges.items():
             value = getattr(acquisition, field)
             if value is not None and not 0.95 * low <= value <= 1.05 * high:
@@ -207,16 +216,17 @@ class Synthesizer:
         Raises
         ------
         ScanError
-            If the mask is empty or the source is constant inside it.
+            If the source is not one volume of finite values, the mask is empty or flat, or the
+            source is constant or nowhere above 0 inside it.
         """
+        if len(img.shape) != 3:
+            raise ScanError(
+                f'the source has {len(img.shape)} dimensions, not 3', remedy='Give one volume'
+            )
         grid, n_voxels = self._input_grid(mask)
         inside_brain = resample(mask, grid, order=1, antialias=False) > 0.5
         source = resample(img, grid, world=world, order=1)
-        if not inside_brain.any() or np.ptp(source[inside_brain]) == 0:
-            raise ScanError(
-                'the source holds no brain inside the mask',
-                remedy='Look at the mask and the co-registration in the report',
-            )
+        _check_brain(source, inside_brain)
         if self.config.intensity == 'percentile_clip':
             source = percentile_clip(source, inside_brain, n_voxels)
         else:
@@ -441,6 +451,29 @@ def find_device(device: str) -> torch.device:
             remedy='Use --device auto or cpu; in a container, start it with --gpus all or --nv',
         )
     return chosen
+
+
+def _check_brain(source: np.ndarray, inside: np.ndarray) -> None:
+    values = source[inside]
+    if not np.isfinite(values).all():
+        raise ScanError(
+            'the source has voxels inside the mask that are not numbers',
+            remedy='Replace them, by 0 for instance',
+        )
+    if len(values) == 0 or np.ptp(values) == 0:
+        raise ScanError(
+            'the source holds no brain inside the mask',
+            remedy='Look at the mask and the co-registration in the report',
+        )
+    if values.max() <= 0:
+        raise ScanError(
+            'the source is nowhere brighter than 0 inside the mask',
+            remedy='Check its intensities: magnitude images are wanted',
+        )
+    if (np.ptp(np.argwhere(inside), axis=0) == 0).any():
+        raise ScanError(
+            'the brain mask is one voxel thick', remedy='Give a mask of the whole brain'
+        )
 
 
 def _sub_voxels(ratio: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from ..acquisition import Acquisition
 from ..errors import UsageError
 from ..networks.vision import halve_and_crop
 from ..prompt import render_prompt
-from ..simulation.draw import FAMILIES, draw_acquisition
+from ..simulation.draw import FAMILIES, draw_acquisition, draw_person
 from ..simulation.generator import (
     TissueVolume,
     draw_grid,
@@ -123,12 +123,7 @@ def _simulated(rng, volume: TissueVolume, size: int, family: int, field: float):
         field_strength=field
     )
     image = render(draw_subject(rng, volume, grid), wanted)
-    shown = wanted.replace(
-        age=float(round(rng.uniform(4, 90))),
-        sex=str(rng.choice(['M', 'F'])),
-        voxel_size=(1.0, 1.0, 1.0),
-    )
-    return image, shown
+    return image, wanted.replace(**draw_person(rng), voxel_size=(1.0, 1.0, 1.0))
 
 
 def _middle(shape: tuple[int, ...]) -> np.ndarray:

@@ -16,7 +16,7 @@ from ..physics.recontrast import BASES, recontrast
 from ..place import BrainFrame
 from ..prompt import render_prompt
 from ..protocols import default_protocol, usual_protocol
-from ..simulation.draw import draw_acquisition
+from ..simulation.draw import draw_acquisition, draw_person
 from ..simulation.generator import (
     LESIONS,
     ROTATION_DEG,
@@ -124,13 +124,10 @@ def simulated_sample(
     matrix = draw_matrix(rng, rotation_deg=rotation_deg)
     grid = draw_grid(rng, volume.tissue.shape, patch, centre=centre, matrix=matrix)
     subject = draw_subject(rng, volume, grid, lesions=lesions)
-    person = Acquisition(age=float(round(rng.uniform(4, 90))), sex=str(rng.choice(['M', 'F'])))
+    person = draw_person(rng)
     names = _draw_contrasts(rng, list(CONTRASTS), 1 + n_targets)
     acquisitions = [
-        draw_acquisition(rng, name).replace(
-            age=person.age, sex=person.sex, voxel_size=(1.0, 1.0, 1.0)
-        )
-        for name in names
+        draw_acquisition(rng, name).replace(**person, voxel_size=(1.0, 1.0, 1.0)) for name in names
     ]
     if whole:
         acquisitions[1:] = [usual_protocol(acquisition) for acquisition in acquisitions[1:]]
@@ -252,7 +249,7 @@ def _patch_of(rng, subject: PairedSubject, patch: int) -> _View:
 
 def _stated_person(rng, subject: PairedSubject, people: int) -> dict:
     if rng.random() < FEW_PEOPLE / people:
-        return {'age': float(round(rng.uniform(4, 90))), 'sex': str(rng.choice(['M', 'F']))}
+        return draw_person(rng)
     return {'age': subject.person.age, 'sex': subject.person.sex}
 
 
