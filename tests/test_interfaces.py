@@ -196,7 +196,7 @@ class Doubter:
         from tumsyn_bids.synthesis.confidence import Confidence
 
         assert image.shape[2] > 0
-        return Confidence(0.99, 0.1 if target.contrast == 'FLAIR' else 0.99, float('nan'))
+        return Confidence(0.99, 0.1 if target.contrast == 'FLAIR' else 0.99, 0.02)
 
 
 @pytest.mark.parametrize('codes', ['RAS', 'LPS', 'PIR', 'SAL'])
@@ -207,7 +207,7 @@ def test_synthesize_takes_voxel_sizes_along_the_axes_of_the_head(
     from tumsyn_bids.interfaces import synthesis
 
     monkeypatch.setattr(synthesis, '_synthesizer', lambda model, device: Echo())
-    monkeypatch.setattr('tumsyn_bids.synthesis.confidence.Examiner', Doubter)
+    monkeypatch.setattr('tumsyn_bids.synthesis.judged.Examiner', Doubter)
     ras = nb.load(blob('ras.nii', shape=(24, 30, 20), centre=(5, -8, 3)))
     order = nb.orientations.ornt_transform(
         nb.orientations.axcodes2ornt('RAS'), nb.orientations.axcodes2ornt(codes)
