@@ -13,11 +13,12 @@ import torch
 from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.cli.tools import main
 from tumsyn_bids.errors import UsageError
-from tumsyn_bids.networks.model import load_model
+from tumsyn_bids.networks.model import Model, load_model, save_model
 from tumsyn_bids.physics.expected import expected_signals
 from tumsyn_bids.physics.recontrast import class_means, recontrast, tissue_shares
 from tumsyn_bids.prompt import parse_prompt, render_prompt
 from tumsyn_bids.protocols import default_protocol
+from tumsyn_bids.simulation.draw import training_ranges
 from tumsyn_bids.simulation.generator import (
     TISSUE_NAMES,
     draw_grid,
@@ -27,7 +28,8 @@ from tumsyn_bids.simulation.generator import (
     render,
 )
 from tumsyn_bids.synthesis.conditioning import prompt_tensors
-from tumsyn_bids.training.beginning import prompt_vocabulary
+from tumsyn_bids.synthesis.synthesizer import Synthesizer
+from tumsyn_bids.training.beginning import prompt_vocabulary, training_config
 from tumsyn_bids.training.corruption import corrupt_source, motion_ghosts, thick_slices
 from tumsyn_bids.training.engine import Engine, EngineSettings
 from tumsyn_bids.training.losses import (
@@ -38,6 +40,7 @@ from tumsyn_bids.training.losses import (
 )
 from tumsyn_bids.training.paper import PaperRecipe
 from tumsyn_bids.training.people import load_paired_subjects, white_matter
+from tumsyn_bids.training.ranges import merged, ranges_of
 from tumsyn_bids.training.samples import off_grid, real_sample, simulated_sample
 from tumsyn_bids.training.synthesis import TrainingSettings, train_synthesis
 
@@ -426,9 +429,6 @@ def test_a_later_look_that_is_worse_does_not_replace_the_best(tmp_path):
 
 
 def _mean_loss(network, volumes) -> float:
-    from tumsyn_bids.networks.model import Model
-    from tumsyn_bids.synthesis.conditioning import prompt_tensors
-    from tumsyn_bids.training.beginning import training_config
     from tumsyn_bids.training.samples import to_tensors
 
     if network is None:
@@ -492,6 +492,59 @@ def test_run_begins_with_the_weights_of_a_model(labelmaps, pairs, tmp_path, caps
     assert '--config: the model to begin with' in capsys.readouterr().err
     assert main([*command, '--from', str(first), '--text-encoder', 'one-hot']) == 2
     assert '--text-encoder: the model to begin with' in capsys.readouterr().err
+
+
+def test_a_model_warns_of_contrasts_that_it_was_not_trained_on(pairs, tmp_path):
+    settings = replace(SMALL, steps=1)
+    folder = train_synthesis(tmp_path, pairs=[pairs], settings=settings)
+    synthesizer = Synthesizer.load(folder, 'cpu', 'float32')
+    warning = 'the model was not trained on FLAIR images'
+    assert synthesizer.in_range(default_protocol('FLAIR', 3.0)) == [warning]
+    # Of these nothing is documented, so that no value is unusual.
+    for name in ('T1w', 'T2w'):
+        assert synthesizer.in_range(default_protocol(name, 3.0)) == []
+
+
+def test_ranges_of_people_are_those_of_their_sidecars(pairs):
+    people = [
+        replace(person, protocols={'T2w': Acquisition('T2w', repetition_time=tr, echo_time=te)})
+        for person, tr, te in zip(
+            load_paired_subjects(pairs), (3.0, 5.0), (0.1, None), strict=True
+        )
+    ]
+    limits = {'repetition_time': (3.0, 5.0), 'echo_time': (0.1, 0.1)}
+    assert ranges_of(people) == {'T1w': {}, 'T2w': limits}
+
+
+def test_ranges_of_two_trainings_are_those_of_both():
+    simulated, person = training_ranges(), {'T1w': {}, 'FLAIR': {'inversion_time': (1.8, 1.8)}}
+    known = merged({'SWI': {'echo_time': [0.02, 0.03]}, 'T2w': {'echo_time': [0.6, 0.8]}}, person)
+    assert known['SWI'] == {'echo_time': [0.02, 0.03]}
+    assert known['FLAIR'] == person['FLAIR']
+    assert known['T1w'] == {}
+    together = merged(known, simulated)
+    assert together.keys() == simulated.keys()
+    # Who documents nothing narrows nothing.
+    assert together['T1w'] == simulated['T1w']
+    assert together['T2w']['echo_time'] == (0.07, 0.8)
+    assert together['SWI']['echo_time'] == (0.013, 0.04)
+    # The simulator does not limit inversion times of FLAIR.
+    assert 'inversion_time' not in together['FLAIR']
+
+
+def test_a_model_that_was_begun_with_another_keeps_what_that_was_trained_on(pairs, tmp_path):
+    options = {'pairs': [pairs], 'max_minutes': 0}
+    known = {'FLAIR': {'echo_time': [0.1, 0.2]}}
+    network = Model(training_config('tiny'))
+    for name, card in (('known', {'ranges': known}), ('unknown', {})):
+        start = save_model(network, tmp_path / f'{name} start', version='0', card=card)
+        train_synthesis(tmp_path / name, start=start, **options)
+    ranges = load_model(tmp_path / 'known' / 'model').card['ranges']
+    assert ranges == {**known, 'T1w': {}, 'T2w': {}}
+    # Nobody can say what a model has not seen that does not tell what it has.
+    synthesizer = Synthesizer.load(tmp_path / 'unknown' / 'model', 'cpu', 'float32')
+    warning = 'what the model was trained on is not recorded'
+    assert synthesizer.in_range(default_protocol('FLAIR', 3.0)) == [warning]
 
 
 def test_prompts_of_the_paper_recipe_say_what_the_sidecars_say(pairs):

@@ -24,6 +24,7 @@ RECIPES = {
     _TissueRun: TissueRecipe(patch=40, voxels=600, **MEMORY),
     _CorrectionRun: CorrectionRecipe(patch=40, voxels=600, **MEMORY),
 }
+CARD = {'ranges': {'T1w': {'echo_time': [0.003, 0.004]}}}
 
 
 class _Brain:
@@ -93,7 +94,7 @@ def start(tmp_path_factory):
     """A model whose parts were not trained."""
     torch.manual_seed(0)
     model = initialise(Model(replace(training_config('tiny'), physics_gain=1.0)))
-    return save_model(model, tmp_path_factory.mktemp('models') / 'start', version='0', card={})
+    return save_model(model, tmp_path_factory.mktemp('models') / 'start', version='0', card=CARD)
 
 
 @pytest.fixture(scope='module')
@@ -138,3 +139,13 @@ def test_real_people_who_are_held_out_do_not_stop_a_training_that_learns_from_la
     folder = train_part(tmp_path / 'run', start, RECIPES[_TissueRun], **options)
     assert load_model(folder).version == 'step 3 of 3'
     assert json.loads((tmp_path / 'run' / 'manifest.json').read_text())['held_out']
+
+
+@pytest.mark.parametrize(('kind', 'contrasts'), [(_TissueRun, 1), (_CorrectionRun, 7)])
+def test_reading_tissues_in_images_of_all_contrasts_is_not_learning_to_make_them(
+    kind, contrasts, train_part, start, tmp_path
+):
+    folder = train_part(tmp_path, start, RECIPES[kind], steps=1)
+    ranges = load_model(folder).card['ranges']
+    assert len(ranges) == contrasts
+    assert ranges['T1w']['echo_time'][0] <= 0.003

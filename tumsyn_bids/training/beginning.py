@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from ..simulation.draw import draw_acquisition
 from .conditions import make_condition
 from .initialisation import initialise
 from .people import PairedSubject
+from .ranges import Ranges
 from .samples import forget_fields
 
 
@@ -63,12 +64,16 @@ class Beginning:
         Of the whole network; drawn at random if not given.
     origin : dict or None
         The model that these weights are of, and how it was trained, for the manifest.
+    ranges : dict of str to dict, or None
+        What that model has been told of the images that it learned (:mod:`.ranges`); ``None`` if
+        its card does not say.
     """
 
     config: SynthesisConfig
     text: dict | None = None
     weights: dict | None = None
     origin: dict | None = None
+    ranges: Ranges | None = field(default_factory=dict)
 
 
 def begin(
@@ -127,7 +132,8 @@ def begin(
         'sha256': model.sha256,
         'training': model.card.get('training'),
     }
-    return Beginning(network.config, text, network.state_dict(), origin)
+    ranges = model.card.get('ranges')
+    return Beginning(network.config, text, network.state_dict(), origin, ranges)
 
 
 def with_part(network: Model, part: str) -> Model:

@@ -41,6 +41,7 @@ from .paper import (
     mean_absolute_error,
 )
 from .people import PairedSubject, load_paired_subjects
+from .ranges import Ranges, merged, ranges_of
 from .reading import EncodedTissues, ReadingStep, TissueRecipe, encode_tissues, reading_loss
 from .samples import (
     off_grid,
@@ -230,10 +231,15 @@ def train_synthesis(
             run.averaged,
             out_dir / 'model',
             version=f'step {engine.step} of {settings.steps}',
-            card={'training': manifest, 'ranges': training_ranges()},
+            card={'training': manifest, **_ranges(begun, run)},
             half=True,
         )
     return out_dir / 'model'
+
+
+def _ranges(begun: Beginning, run: _Run) -> dict:
+    # Of a model that does not tell what it has seen, nobody can say what it has not.
+    return {} if begun.ranges is None else {'ranges': merged(begun.ranges, run.ranges())}
 
 
 def _check_part(part: str | None, config, volumes, labelmaps, start) -> None:
@@ -343,6 +349,10 @@ class _Run:
 
     def finish(self, model: Model) -> None:
         """Change the weights that are saved as the model."""
+
+    def ranges(self) -> Ranges:
+        """Return what is told of the images that are learned."""
+        return merged(training_ranges() if self.volumes else {}, ranges_of(self.people))
 
     def optimizer(self, weights) -> torch.optim.Optimizer:
         """Return the optimiser."""
@@ -467,6 +477,10 @@ class _TissueRun(_PartRun):
             lesions=self.recipe.lesions,
         )
         return encode_tissues(self.model, sample, self.config, rng, self.recipe)
+
+    def ranges(self) -> Ranges:
+        # Tissues are learned, and no image.
+        return {}
 
 
 class _CorrectionRun(_PartRun):
