@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import EXIT_OK, UsageError
 from ..networks.config import ONE_HOT
 from ..networks.registry import CONFIGS, TEXT_IMAGE_CONFIGS
+from ..networks.store import find_model
 from ..training.splits import is_excluded
 from .parser import absolute_path, option, whole_number
 from .progress import say
@@ -275,7 +276,9 @@ def _run_tails(args: argparse.Namespace) -> int:
     from ..training.tails import measure_tails
 
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    curves = measure_tails(args.model, _pairs(args, args.model.parent), exclude=_excluded(args))
+    # Before scans are aligned for hours.
+    model = find_model(args.model)
+    curves = measure_tails(model, _pairs(args, model.parent), exclude=_excluded(args))
     for name, curve in curves.items():
         say(f'{name}: {curve[-1][1]:+.3f} at {curve[-1][0]:.3f}')
     return EXIT_OK
