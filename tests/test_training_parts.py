@@ -10,13 +10,16 @@ import nibabel as nb
 import numpy as np
 import pytest
 import torch
+from elsewhere import is_elsewhere, on_another_device
 
 from tumsyn_bids.networks.model import Model, load_model, save_model
+from tumsyn_bids.simulation.generator import load_tissue_volume
 from tumsyn_bids.training.beginning import Beginning, training_config
-from tumsyn_bids.training.correcting import CorrectionRecipe
+from tumsyn_bids.training.correcting import CorrectionRecipe, encode_brain
 from tumsyn_bids.training.engine import Engine, EngineSettings
 from tumsyn_bids.training.initialisation import initialise
-from tumsyn_bids.training.reading import TissueRecipe
+from tumsyn_bids.training.reading import TissueRecipe, encode_tissues
+from tumsyn_bids.training.samples import simulated_sample
 from tumsyn_bids.training.synthesis import TrainingSettings, _CorrectionRun, _TissueRun
 
 MEMORY = {'voxels_of_step': 200, 'batch': 2, 'first': 2, 'reuse': 2, 'memory': 3}
@@ -149,3 +152,36 @@ def test_reading_tissues_in_images_of_all_contrasts_is_not_learning_to_make_them
     ranges = load_model(folder).card['ranges']
     assert len(ranges) == contrasts
     assert ranges['T1w']['echo_time'][0] <= 0.003
+
+
+@pytest.fixture(scope='module')
+def sample(sphere_labelmaps):
+    volumes = [load_tissue_volume(sphere_labelmaps / 'spheres.nii.gz')]
+    rng = np.random.default_rng(3)
+    return simulated_sample(rng, volumes, patch=60, n_targets=2, whole=True)
+
+
+@pytest.mark.parametrize('encode', [encode_tissues, encode_brain])
+def test_brains_are_encoded_where_the_network_is_and_remembered_on_the_cpu(encode, start, sample):
+    model = load_model(start).network
+    recipe = RECIPES[_TissueRun if encode is encode_tissues else _CorrectionRun]
+
+    def tensors():
+        brain = encode(model, sample, model.config, np.random.default_rng(0), recipe)
+        values = ((name, getattr(brain, name)) for name in brain.__dataclass_fields__)
+        return {name: value for name, value in values if isinstance(value, torch.Tensor)}
+
+    with on_another_device(model):
+        assert is_elsewhere(next(model.parameters()) + 1)
+        found = tensors()
+        assert not any(map(is_elsewhere, found.values()))
+    torch.testing.assert_close(found, tensors())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='NOT TESTED: there is no CUDA device')
+@pytest.mark.parametrize('kind', RECIPES)
+def test_a_part_is_trained_on_a_gpu(kind, train_part, start, two_maps, tmp_path):
+    options = {'steps': 4, 'maps': two_maps, 'held_out': 0.5, 'validation_samples': 2}
+    folder = train_part(tmp_path, start, RECIPES[kind], accelerator='cuda', **options)
+    assert load_model(folder).version == 'step 4 of 4'
