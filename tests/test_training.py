@@ -369,6 +369,48 @@ def test_nothing_to_train_on_is_refused(tmp_path):
         train_synthesis(tmp_path, labelmaps=tmp_path / 'empty', settings=SMALL)
 
 
+@pytest.mark.parametrize(
+    ('option', 'value'),
+    [
+        ('--learning-rate', 'nan'),
+        ('--learning-rate', 'inf'),
+        ('--learning-rate', '0'),
+        ('--learning-rate', '-0.001'),
+        ('--real-share', '5'),
+        ('--real-share', '-0.1'),
+        ('--real-share', 'nan'),
+        ('--held-out', '1.5'),
+        ('--held-out', '1'),
+        ('--held-out', '-0.1'),
+        ('--held-out', 'nan'),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_anything_is_read(
+    option, value, pairs, tmp_path, capsys
+):
+    command = ['train', 'synthesis', str(tmp_path / 'run'), '--pairs', str(pairs)]
+    assert main([*command, '--config', 'tiny', f'{option}={value}']) == 2
+    assert f'{option}: {float(value):g} is' in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [{'steps': 0}, {'validation_samples': 0}, {'large_share': 1.1}, {'off_grid_share': -1.0}],
+    ids=str,
+)
+def test_settings_that_cannot_be_are_refused_by_name(wrong):
+    (name,) = wrong
+    with pytest.raises(UsageError, match=name):
+        TrainingSettings(**wrong)
+
+
+@pytest.mark.parametrize('rate', [float('nan'), 0.0, float('inf')])
+def test_the_recipe_of_the_paper_refuses_what_is_no_learning_rate(rate):
+    with pytest.raises(UsageError, match='--learning-rate'):
+        PaperRecipe(learning_rate=rate)
+
+
 def test_vocabulary_is_small_and_complete():
     vocabulary = prompt_vocabulary(200)
     assert vocabulary == prompt_vocabulary(200)

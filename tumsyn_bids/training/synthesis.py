@@ -32,6 +32,7 @@ from .correcting import (
 )
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
+from .limits import check_count, check_held_out, check_rate, check_share
 from .losses import synthesis_loss
 from .manifest import keep_manifest
 from .paper import (
@@ -91,6 +92,11 @@ class TrainingSettings:
     ema : float
         Largest decay of the averaged weights, which are the ones that are saved as the model; in
         a short run it is less, so that the beginning is forgotten.
+
+    Raises
+    ------
+    UsageError
+        If a number cannot be what it is for; its option is named.
     """
 
     config: str = 'embedded'
@@ -110,6 +116,15 @@ class TrainingSettings:
     held_out: float = 0.0
     validation_samples: int = 16
     seed: int = 20409
+
+    def __post_init__(self):
+        check_count(self.steps, '--steps')
+        check_count(self.validation_samples, 'validation_samples')
+        check_rate(self.learning_rate)
+        check_held_out(self.held_out)
+        check_share(self.real_share, '--real-share')
+        for name in ('large_share', 'off_grid_share'):
+            check_share(getattr(self, name), name)
 
     @property
     def decay(self) -> float:
