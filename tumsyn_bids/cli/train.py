@@ -15,12 +15,12 @@ from ..training.splits import is_excluded
 from .parser import absolute_path, option, whole_number
 from .progress import say
 
+_DERIVATIVES = 'derivatives with co-registered contrasts, such as those of tumsyn-bids'
+_DATASETS = {'type': absolute_path, 'nargs': '+', 'metavar': 'DATASET'}
 _PAIRS = {
-    'type': absolute_path,
-    'nargs': '+',
-    'metavar': 'DATASET',
-    'help': 'derivatives with co-registered contrasts, such as those of tumsyn-bids; or raw BIDS, '
-    'whose scans are aligned first, into the folder of the run',
+    **_DATASETS,
+    'help': f'{_DERIVATIVES}; or raw BIDS, whose scans are aligned first, into the folder of the '
+    'run',
 }
 
 
@@ -48,7 +48,8 @@ def add_train(commands, command) -> None:
     _add_synthesis(command(stages, 'synthesis', _run_synthesis, 'stage 2: the synthesis network'))
     text = 'list the prompts of real people, for another text encoder to embed'
     parser = command(stages, 'prompts', _run_prompts, text)
-    parser.add_argument('--pairs', required=True, **_PAIRS)
+    text = f'{_DERIVATIVES}; what a training made of raw BIDS lies in preprocessed/ of its folder'
+    parser.add_argument('--pairs', required=True, **_DATASETS, help=text)
     _add_exclude(parser)
     text = "measure what the brightest part of a model's images lacks, so that it is added"
     parser = command(stages, 'tails', _run_tails, text)
@@ -262,12 +263,10 @@ def _run_synthesis(args: argparse.Namespace) -> int:
 
 
 def _run_prompts(args: argparse.Namespace) -> int:
+    from ..training.batches import load_people
     from ..training.conditions import prompts_of
-    from ..training.people import load_paired_subjects
 
-    exclude = _excluded(args)
-    people = [one for path in args.pairs for one in load_paired_subjects(path, exclude=exclude)]
-    for prompt in prompts_of(people):
+    for prompt in prompts_of(load_people(args.pairs, exclude=_excluded(args))):
         say(prompt)
     return EXIT_OK
 
