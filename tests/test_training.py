@@ -14,11 +14,12 @@ from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.cli.tools import main
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.networks.model import Model, load_model, save_model
+from tumsyn_bids.networks.tokenizer import get_tokenizer
 from tumsyn_bids.physics.expected import expected_signals
 from tumsyn_bids.physics.recontrast import class_means, recontrast, tissue_shares
 from tumsyn_bids.prompt import parse_prompt, render_prompt
 from tumsyn_bids.protocols import default_protocol
-from tumsyn_bids.simulation.draw import training_ranges
+from tumsyn_bids.simulation.draw import draw_acquisition, scanners, training_ranges
 from tumsyn_bids.simulation.generator import (
     TISSUE_NAMES,
     draw_grid,
@@ -43,6 +44,7 @@ from tumsyn_bids.training.people import load_paired_subjects, white_matter
 from tumsyn_bids.training.ranges import merged, ranges_of
 from tumsyn_bids.training.samples import off_grid, real_sample, simulated_sample
 from tumsyn_bids.training.synthesis import TrainingSettings, train_synthesis
+from tumsyn_bids.values import canonical_manufacturer
 
 SMALL = TrainingSettings(
     config='tiny', steps=40, patch=24, large_share=0.0, learning_rate=3e-3, warm_up=5
@@ -417,6 +419,23 @@ def test_vocabulary_is_small_and_complete():
     assert 49406 in vocabulary
     assert 49407 in vocabulary
     assert len(vocabulary) < 200
+
+
+def test_drawn_scanners_are_called_what_sidecars_call_them():
+    """What a prompt was learned with is what a prompt says."""
+    rng = np.random.default_rng(0)
+    drawn = {draw_acquisition(rng, 'T1w').manufacturer for _ in range(200)}
+    assert drawn == {name for _, name in scanners()}
+    assert len(drawn) == 4
+    vocabulary = set(prompt_vocabulary(200))
+    for name in drawn:
+        assert canonical_manufacturer(name) == name
+        assert vocabulary.issuperset(get_tokenizer().encode(name))
+
+
+def test_the_embedded_model_keeps_the_vocabulary_that_it_was_trained_with():
+    known = set(load_model('embedded').network.config.text.vocabulary)
+    assert known.issuperset(get_tokenizer().encode('3.0 UIH'))
 
 
 def test_training_learns_and_writes_a_usable_model(labelmaps, pairs, tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 from ..acquisition import Acquisition
 from ..physics.signals import null_inversion_time
 from ..physics.tissues import relaxation
+from ..values import canonical_manufacturer
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ FAMILIES: tuple[Family, ...] = (
     Family('T1CE', 1, (0.006, 0.03), (0.002, 0.006), (10, 30)),
 )
 _FIELDS = ((3.0, 0.5), (1.5, 0.35), (7.0, 0.08), (None, 0.07))
-_MANUFACTURERS = ('Siemens', 'GE', 'Philips', 'UIH')
+#: As sidecars are read: what prompts call a scanner must not depend on who writes them.
+_MANUFACTURERS = tuple(map(canonical_manufacturer, ('Siemens', 'GE', 'Philips', 'UIH')))
 
 
 def draw_acquisition(

@@ -16,7 +16,7 @@ from ..networks.registry import get_config
 from ..networks.store import find_model
 from ..networks.tokenizer import get_tokenizer
 from ..prompt import render_prompt
-from ..simulation.draw import draw_acquisition
+from ..simulation.draw import draw_acquisition, scanners
 from .conditions import make_condition
 from .initialisation import initialise
 from .people import PairedSubject
@@ -28,7 +28,9 @@ def prompt_vocabulary(n_draws: int = 3000) -> tuple[int, ...]:
     """Return the token ids that prompts of this package are made of."""
     rng = np.random.default_rng(0)
     tokenizer = get_tokenizer()
-    ids: set[int] = set(tokenizer.encode('0 1 2 3 4 5 6 7 8 9 . , ; : ( ) None Unknown UIH'))
+    ids: set[int] = set(tokenizer.encode('0 1 2 3 4 5 6 7 8 9 . , ; : ( ) None Unknown'))
+    for _, name in scanners():
+        ids.update(tokenizer.encode(name))
     for _ in range(n_draws):
         contrast = str(rng.choice(list(CONTRASTS)))
         acquisition = forget_fields(rng, draw_acquisition(rng, contrast), 0.2).replace(
