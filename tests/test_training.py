@@ -148,6 +148,26 @@ def test_thick_slices_keep_the_mean_and_lose_the_detail():
     assert np.abs(np.diff(thick, axis=2)).mean() < 0.5 * np.abs(np.diff(image, axis=2)).mean()
 
 
+@pytest.mark.parametrize('size', [1, 2, 5])
+@pytest.mark.parametrize('gap', [0, 1])
+def test_image_thinner_than_a_slice_is_one_slice(size, gap):
+    rng = np.random.default_rng(0)
+    image = rng.random((6, size, 7), dtype='f4')
+    thick = thick_slices(rng, image, 6, axis=1, gap=gap)
+    assert thick.shape == image.shape
+    assert np.ptp(thick, axis=1).max() < 1e-6
+    assert image.min() <= thick.min()
+    assert thick.max() <= image.max()
+    if not gap:
+        np.testing.assert_allclose(thick[:, 0], image.mean(axis=1), rtol=1e-5)
+
+
+def test_thin_images_can_be_corrupted():
+    image, mask = np.ones((30, 30, 3), 'f4'), np.ones((30, 30, 3), bool)
+    for seed in range(40):
+        assert np.isfinite(corrupt_source(np.random.default_rng(seed), image, mask)).all()
+
+
 def test_gap_between_slices_is_not_seen():
     image = np.zeros((8, 8, 32), dtype='f4')
     image[..., 3::4] = 1.0
@@ -322,6 +342,27 @@ def test_people_without_a_t1w_are_not_recontrasted():
     mask = np.ones((8, 8, 8), bool)
     assert tissue_shares({'T2w': np.random.default_rng(0).random((8, 8, 8), 'f4')}, mask) is None
     assert tissue_shares({'T1w': np.ones((8, 8, 8), 'f4')}, mask) is None
+
+
+def test_nobody_has_tissues_in_an_empty_mask():
+    image = np.random.default_rng(0).random((8, 8, 8), 'f4')
+    assert tissue_shares({'T1w': image}, np.zeros(image.shape, bool)) is None
+
+
+@pytest.mark.parametrize('masked', [True, False])
+def test_person_without_a_brain_is_refused_and_the_file_named(tmp_path, masked):
+    folder = tmp_path / 'sub-01' / 'anat'
+    folder.mkdir(parents=True)
+    for suffix in ('T1w', 'T2w'):
+        image = nb.Nifti1Image(np.full((12, 12, 12), float(masked)), np.eye(4))
+        nb.save(image, folder / f'sub-01_desc-preproc_{suffix}.nii.gz')
+    name = 'sub-01_desc-preproc_T1w'
+    if masked:
+        name = 'sub-01_desc-brain_mask'
+        empty = np.zeros((12, 12, 12), np.uint8)
+        nb.save(nb.Nifti1Image(empty, np.eye(4)), folder / f'{name}.nii.gz')
+    with pytest.raises(UsageError, match=rf'{name}\.nii\.gz: --pairs: holds no brain.*--exclude'):
+        load_paired_subjects(tmp_path)
 
 
 def test_folder_without_pairs_is_refused(tmp_path):
