@@ -121,12 +121,27 @@ def train_part(sphere_labelmaps):
     from tumsyn_bids.training.engine import EngineSettings
     from tumsyn_bids.training.synthesis import TrainingSettings, train_synthesis
 
-    def train(out, start, recipe, *, steps=60, minutes=None) -> Path:
+    def train(
+        out,
+        start,
+        recipe,
+        *,
+        steps=60,
+        minutes=None,
+        maps=None,
+        pairs=(),
+        accelerator='cpu',
+        **more,
+    ) -> Path:
+        settings = TrainingSettings(steps=steps, learning_rate=1e-2, warm_up=2, ema=0.9, **more)
         return train_synthesis(
             out,
-            labelmaps=sphere_labelmaps,
-            settings=TrainingSettings(steps=steps, learning_rate=1e-2, warm_up=2, ema=0.9),
-            engine_settings=EngineSettings('cpu', log_every=10, save_every_s=0),
+            labelmaps=maps or sphere_labelmaps,
+            pairs=pairs,
+            settings=settings,
+            engine_settings=EngineSettings(
+                accelerator, log_every=10, save_every_s=0, validate_every=3
+            ),
             recipe=recipe,
             start=start,
             max_minutes=minutes,

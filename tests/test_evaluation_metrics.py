@@ -157,23 +157,6 @@ def test_score_pair_names_what_is_wrong(brain):
         metrics.score_pair(image[1:], image, mask)
 
 
-def test_bootstrap_interval_holds_the_mean_and_is_reproducible(rng):
-    values = rng.normal(25, 2, 40)
-    mean, low, high = metrics.bootstrap_ci(values)
-    assert mean == pytest.approx(values.mean())
-    # The standard error is 2 / sqrt(40) = .316; the interval is about 3.92 of them wide.
-    assert high - low == pytest.approx(3.92 * values.std() / 40**0.5, rel=0.15)
-    assert low < mean < high
-    assert metrics.bootstrap_ci(values) == (mean, low, high)
-
-
-def test_bootstrap_interval_of_too_few_values_is_unknown():
-    mean, low, high = metrics.bootstrap_ci([3.0, np.nan])
-    assert mean == 3
-    assert math.isnan(low)
-    assert math.isnan(high)
-
-
 def test_gains_are_differences_of_the_figures_and_lie_in_their_intervals(rng, brain):
     answer, mask = brain
     noise = rng.normal(0, 1, answer.shape).astype(np.float32)

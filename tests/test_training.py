@@ -13,11 +13,13 @@ import torch
 from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.cli.tools import main
 from tumsyn_bids.errors import UsageError
-from tumsyn_bids.networks.model import load_model
+from tumsyn_bids.networks.model import Model, load_model, save_model
+from tumsyn_bids.networks.tokenizer import get_tokenizer
 from tumsyn_bids.physics.expected import expected_signals
 from tumsyn_bids.physics.recontrast import class_means, recontrast, tissue_shares
 from tumsyn_bids.prompt import parse_prompt, render_prompt
 from tumsyn_bids.protocols import default_protocol
+from tumsyn_bids.simulation.draw import draw_acquisition, scanners, training_ranges
 from tumsyn_bids.simulation.generator import (
     TISSUE_NAMES,
     draw_grid,
@@ -27,7 +29,8 @@ from tumsyn_bids.simulation.generator import (
     render,
 )
 from tumsyn_bids.synthesis.conditioning import prompt_tensors
-from tumsyn_bids.training.beginning import prompt_vocabulary
+from tumsyn_bids.synthesis.synthesizer import Synthesizer
+from tumsyn_bids.training.beginning import prompt_vocabulary, training_config
 from tumsyn_bids.training.corruption import corrupt_source, motion_ghosts, thick_slices
 from tumsyn_bids.training.engine import Engine, EngineSettings
 from tumsyn_bids.training.losses import (
@@ -38,8 +41,10 @@ from tumsyn_bids.training.losses import (
 )
 from tumsyn_bids.training.paper import PaperRecipe
 from tumsyn_bids.training.people import load_paired_subjects, white_matter
+from tumsyn_bids.training.ranges import merged, ranges_of
 from tumsyn_bids.training.samples import off_grid, real_sample, simulated_sample
 from tumsyn_bids.training.synthesis import TrainingSettings, train_synthesis
+from tumsyn_bids.values import canonical_manufacturer
 
 SMALL = TrainingSettings(
     config='tiny', steps=40, patch=24, large_share=0.0, learning_rate=3e-3, warm_up=5
@@ -141,6 +146,26 @@ def test_thick_slices_keep_the_mean_and_lose_the_detail():
     assert thick.shape == image.shape
     assert thick.mean() == pytest.approx(image.mean(), rel=0.02)
     assert np.abs(np.diff(thick, axis=2)).mean() < 0.5 * np.abs(np.diff(image, axis=2)).mean()
+
+
+@pytest.mark.parametrize('size', [1, 2, 5])
+@pytest.mark.parametrize('gap', [0, 1])
+def test_image_thinner_than_a_slice_is_one_slice(size, gap):
+    rng = np.random.default_rng(0)
+    image = rng.random((6, size, 7), dtype='f4')
+    thick = thick_slices(rng, image, 6, axis=1, gap=gap)
+    assert thick.shape == image.shape
+    assert np.ptp(thick, axis=1).max() < 1e-6
+    assert image.min() <= thick.min()
+    assert thick.max() <= image.max()
+    if not gap:
+        np.testing.assert_allclose(thick[:, 0], image.mean(axis=1), rtol=1e-5)
+
+
+def test_thin_images_can_be_corrupted():
+    image, mask = np.ones((30, 30, 3), 'f4'), np.ones((30, 30, 3), bool)
+    for seed in range(40):
+        assert np.isfinite(corrupt_source(np.random.default_rng(seed), image, mask)).all()
 
 
 def test_gap_between_slices_is_not_seen():
@@ -319,6 +344,27 @@ def test_people_without_a_t1w_are_not_recontrasted():
     assert tissue_shares({'T1w': np.ones((8, 8, 8), 'f4')}, mask) is None
 
 
+def test_nobody_has_tissues_in_an_empty_mask():
+    image = np.random.default_rng(0).random((8, 8, 8), 'f4')
+    assert tissue_shares({'T1w': image}, np.zeros(image.shape, bool)) is None
+
+
+@pytest.mark.parametrize('masked', [True, False])
+def test_person_without_a_brain_is_refused_and_the_file_named(tmp_path, masked):
+    folder = tmp_path / 'sub-01' / 'anat'
+    folder.mkdir(parents=True)
+    for suffix in ('T1w', 'T2w'):
+        image = nb.Nifti1Image(np.full((12, 12, 12), float(masked)), np.eye(4))
+        nb.save(image, folder / f'sub-01_desc-preproc_{suffix}.nii.gz')
+    name = 'sub-01_desc-preproc_T1w'
+    if masked:
+        name = 'sub-01_desc-brain_mask'
+        empty = np.zeros((12, 12, 12), np.uint8)
+        nb.save(nb.Nifti1Image(empty, np.eye(4)), folder / f'{name}.nii.gz')
+    with pytest.raises(UsageError, match=rf'{name}\.nii\.gz: --pairs: holds no brain.*--exclude'):
+        load_paired_subjects(tmp_path)
+
+
 def test_folder_without_pairs_is_refused(tmp_path):
     with pytest.raises(UsageError, match='no subject with two contrasts'):
         load_paired_subjects(tmp_path)
@@ -366,12 +412,71 @@ def test_nothing_to_train_on_is_refused(tmp_path):
         train_synthesis(tmp_path, labelmaps=tmp_path / 'empty', settings=SMALL)
 
 
+@pytest.mark.parametrize(
+    ('option', 'value'),
+    [
+        ('--learning-rate', 'nan'),
+        ('--learning-rate', 'inf'),
+        ('--learning-rate', '0'),
+        ('--learning-rate', '-0.001'),
+        ('--real-share', '5'),
+        ('--real-share', '-0.1'),
+        ('--real-share', 'nan'),
+        ('--held-out', '1.5'),
+        ('--held-out', '1'),
+        ('--held-out', '-0.1'),
+        ('--held-out', 'nan'),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_anything_is_read(
+    option, value, pairs, tmp_path, capsys
+):
+    command = ['train', 'synthesis', str(tmp_path / 'run'), '--pairs', str(pairs)]
+    assert main([*command, '--config', 'tiny', f'{option}={value}']) == 2
+    assert f'{option}: {float(value):g} is' in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    'wrong',
+    [{'steps': 0}, {'validation_samples': 0}, {'large_share': 1.1}, {'off_grid_share': -1.0}],
+    ids=str,
+)
+def test_settings_that_cannot_be_are_refused_by_name(wrong):
+    (name,) = wrong
+    with pytest.raises(UsageError, match=name):
+        TrainingSettings(**wrong)
+
+
+@pytest.mark.parametrize('rate', [float('nan'), 0.0, float('inf')])
+def test_the_recipe_of_the_paper_refuses_what_is_no_learning_rate(rate):
+    with pytest.raises(UsageError, match='--learning-rate'):
+        PaperRecipe(learning_rate=rate)
+
+
 def test_vocabulary_is_small_and_complete():
     vocabulary = prompt_vocabulary(200)
     assert vocabulary == prompt_vocabulary(200)
     assert 49406 in vocabulary
     assert 49407 in vocabulary
     assert len(vocabulary) < 200
+
+
+def test_drawn_scanners_are_called_what_sidecars_call_them():
+    """What a prompt was learned with is what a prompt says."""
+    rng = np.random.default_rng(0)
+    drawn = {draw_acquisition(rng, 'T1w').manufacturer for _ in range(200)}
+    assert drawn == {name for _, name in scanners()}
+    assert len(drawn) == 4
+    vocabulary = set(prompt_vocabulary(200))
+    for name in drawn:
+        assert canonical_manufacturer(name) == name
+        assert vocabulary.issuperset(get_tokenizer().encode(name))
+
+
+def test_the_embedded_model_keeps_the_vocabulary_that_it_was_trained_with():
+    known = set(load_model('embedded').network.config.text.vocabulary)
+    assert known.issuperset(get_tokenizer().encode('3.0 UIH'))
 
 
 def test_training_learns_and_writes_a_usable_model(labelmaps, pairs, tmp_path):
@@ -426,9 +531,6 @@ def test_a_later_look_that_is_worse_does_not_replace_the_best(tmp_path):
 
 
 def _mean_loss(network, volumes) -> float:
-    from tumsyn_bids.networks.model import Model
-    from tumsyn_bids.synthesis.conditioning import prompt_tensors
-    from tumsyn_bids.training.beginning import training_config
     from tumsyn_bids.training.samples import to_tensors
 
     if network is None:
@@ -492,6 +594,59 @@ def test_run_begins_with_the_weights_of_a_model(labelmaps, pairs, tmp_path, caps
     assert '--config: the model to begin with' in capsys.readouterr().err
     assert main([*command, '--from', str(first), '--text-encoder', 'one-hot']) == 2
     assert '--text-encoder: the model to begin with' in capsys.readouterr().err
+
+
+def test_a_model_warns_of_contrasts_that_it_was_not_trained_on(pairs, tmp_path):
+    settings = replace(SMALL, steps=1)
+    folder = train_synthesis(tmp_path, pairs=[pairs], settings=settings)
+    synthesizer = Synthesizer.load(folder, 'cpu', 'float32')
+    warning = 'the model was not trained on FLAIR images'
+    assert synthesizer.in_range(default_protocol('FLAIR', 3.0)) == [warning]
+    # Of these nothing is documented, so that no value is unusual.
+    for name in ('T1w', 'T2w'):
+        assert synthesizer.in_range(default_protocol(name, 3.0)) == []
+
+
+def test_ranges_of_people_are_those_of_their_sidecars(pairs):
+    people = [
+        replace(person, protocols={'T2w': Acquisition('T2w', repetition_time=tr, echo_time=te)})
+        for person, tr, te in zip(
+            load_paired_subjects(pairs), (3.0, 5.0), (0.1, None), strict=True
+        )
+    ]
+    limits = {'repetition_time': (3.0, 5.0), 'echo_time': (0.1, 0.1)}
+    assert ranges_of(people) == {'T1w': {}, 'T2w': limits}
+
+
+def test_ranges_of_two_trainings_are_those_of_both():
+    simulated, person = training_ranges(), {'T1w': {}, 'FLAIR': {'inversion_time': (1.8, 1.8)}}
+    known = merged({'SWI': {'echo_time': [0.02, 0.03]}, 'T2w': {'echo_time': [0.6, 0.8]}}, person)
+    assert known['SWI'] == {'echo_time': [0.02, 0.03]}
+    assert known['FLAIR'] == person['FLAIR']
+    assert known['T1w'] == {}
+    together = merged(known, simulated)
+    assert together.keys() == simulated.keys()
+    # Who documents nothing narrows nothing.
+    assert together['T1w'] == simulated['T1w']
+    assert together['T2w']['echo_time'] == (0.07, 0.8)
+    assert together['SWI']['echo_time'] == (0.013, 0.04)
+    # The simulator does not limit inversion times of FLAIR.
+    assert 'inversion_time' not in together['FLAIR']
+
+
+def test_a_model_that_was_begun_with_another_keeps_what_that_was_trained_on(pairs, tmp_path):
+    options = {'pairs': [pairs], 'max_minutes': 0}
+    known = {'FLAIR': {'echo_time': [0.1, 0.2]}}
+    network = Model(training_config('tiny'))
+    for name, card in (('known', {'ranges': known}), ('unknown', {})):
+        start = save_model(network, tmp_path / f'{name} start', version='0', card=card)
+        train_synthesis(tmp_path / name, start=start, **options)
+    ranges = load_model(tmp_path / 'known' / 'model').card['ranges']
+    assert ranges == {**known, 'T1w': {}, 'T2w': {}}
+    # Nobody can say what a model has not seen that does not tell what it has.
+    synthesizer = Synthesizer.load(tmp_path / 'unknown' / 'model', 'cpu', 'float32')
+    warning = 'what the model was trained on is not recorded'
+    assert synthesizer.in_range(default_protocol('FLAIR', 3.0)) == [warning]
 
 
 def test_prompts_of_the_paper_recipe_say_what_the_sidecars_say(pairs):

@@ -151,6 +151,30 @@ def test_prompts_that_differ_from_the_images_are_refused_before_training(pairs, 
     assert not (tmp_path / 'run' / 'checkpoint.pt').exists()
 
 
+def test_prompts_of_people_with_a_single_image_are_listed_too(tmp_path, capsys):
+    """Stage 1 learns from them, and so may another text encoder."""
+    folder = tmp_path / 'sub-01' / 'anat'
+    folder.mkdir(parents=True)
+    image = np.pad(np.random.default_rng(0).random((12, 12, 12), 'f4'), 2)
+    nb.save(nb.Nifti1Image(image, np.eye(4)), folder / 'sub-01_desc-brain_FLAIR.nii.gz')
+    (prompt,) = prompts_of(tmp_path, capsys)
+    assert 'Modality: FLAIR' in prompt
+
+
+def test_prompts_of_a_raw_dataset_are_refused_as_the_help_says(tmp_path, capsys):
+    folder = tmp_path / 'sub-01' / 'anat'
+    folder.mkdir(parents=True)
+    (tmp_path / 'dataset_description.json').write_text('{"Name": "x", "BIDSVersion": "1.11.0"}')
+    nb.save(nb.Nifti1Image(np.ones((4, 4, 4)), np.eye(4)), folder / 'sub-01_T1w.nii.gz')
+    assert main(['train', 'prompts', '--pairs', str(tmp_path)]) == 2
+    assert 'Give a dataset of co-registered images' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(['train', 'prompts', '--help'])
+    text = ' '.join(capsys.readouterr().out.split())
+    assert 'raw BIDS, whose scans are aligned' not in text
+    assert 'preprocessed/ of its folder' in text
+
+
 def test_table_does_not_go_with_prompts_that_are_drawn(pairs, tmp_path, capsys):
     table = write_table(tmp_path / 'table.safetensors', prompts_of(pairs, capsys))
     command = ['train', 'synthesis', str(tmp_path / 'run'), '--pairs', str(pairs)]

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 from torch import nn
 
 from tumsyn_bids.errors import UsageError
-from tumsyn_bids.training.engine import CHECKPOINT, Engine, EngineSettings
+from tumsyn_bids.training.engine import BEST, CHECKPOINT, Engine, EngineSettings
 from tumsyn_bids.training.text_image import train_text_image
 
 # Learn y = 2 x; `argv`: folder, steps, processes, accumulation, seconds per step.
@@ -265,6 +267,40 @@ class _Bomb:
 
     def __reduce__(self):
         return open, (str(self._target), 'w')
+
+
+def test_a_run_that_was_begun_on_a_gpu_goes_on_where_there_is_none(tmp_path, monkeypatch):
+    def goes_on(loss):
+        engine = _engine(tmp_path)
+        engine.settings = replace(engine.settings, validate_every=1)
+        engine.resume()
+        engine.train(
+            engine.step + 1,
+            lambda rng: (torch.ones(1, 2),),
+            lambda module, x: module(x).sum(),
+            seed=0,
+            learning_rate=lambda step: 1e-3,
+            validate=lambda: loss,
+        )
+        return engine
+
+    # The files say that their tensors were on a GPU.
+    with monkeypatch.context() as patched:
+        patched.setattr('torch.serialization.location_tag', lambda storage: 'cuda:0')
+        first = goes_on(1.0)
+    assert 'cuda:0' in _strings_of(tmp_path / BEST)
+    weights = first.best()
+    second = goes_on(2.0)
+    assert second.step == 2
+    for key, value in second.best().items():
+        assert value.device.type == 'cpu'
+        torch.testing.assert_close(value, weights[key])
+
+
+def _strings_of(path):
+    with zipfile.ZipFile(path) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith('data.pkl')]
+        return archive.read(name).decode('latin-1')
 
 
 def test_each_process_and_sample_draws_its_own_numbers(tmp_path):

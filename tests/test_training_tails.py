@@ -10,12 +10,14 @@ import pytest
 from scipy import ndimage
 
 from tumsyn_bids.cli.tools import main
+from tumsyn_bids.errors import ModelError
 from tumsyn_bids.networks.model import Model, save_model
 from tumsyn_bids.prompt import render_prompt
 from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.synthesis.synthesizer import BRIGHT, Synthesizer
 from tumsyn_bids.synthesis.tails import fit_tail, restore_tail
 from tumsyn_bids.training.beginning import training_config
+from tumsyn_bids.training.tails import measure_tails
 
 
 def _values(seed: int) -> np.ndarray:
@@ -52,6 +54,45 @@ def dataset(tmp_path):
         name = folder / f'sub-01_desc-brain_{suffix}.nii.gz'
         nb.save(nb.Nifti1Image(image.astype('f4'), np.eye(4)), name)
     return tmp_path / 'pairs'
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Folder of a model that has a curve which spoils its images."""
+    card = {'a': 1, 'tails': {'T2w': [[-10, 5.0], [10, 5.0]]}}
+    return save_model(Model(training_config('tiny')), tmp_path / 'm', version='1', card=card)
+
+
+def test_measuring_that_fails_leaves_the_model_as_it_was(dataset, model, tmp_path, capsys):
+    before = (model / 'config.json').read_bytes()
+    (tmp_path / 'nobody').mkdir()
+    command = ['train', 'tails', str(model), '--pairs']
+    # The second dataset, after people of the first have been looked at.
+    assert main([*command, str(dataset), str(tmp_path / 'nobody')]) == 2
+    assert 'holds no subject' in capsys.readouterr().err
+    assert (model / 'config.json').read_bytes() == before
+
+
+def test_images_are_measured_without_the_curves_that_the_model_has(dataset, model):
+    first = measure_tails(model, [dataset], device='cpu')
+    assert first['T2w'] != [[-10, 5.0], [10, 5.0]]
+    description = json.loads((model / 'config.json').read_text())
+    description['card']['tails'] = {name: [[-10, 5.0], [10, 5.0]] for name in first}
+    (model / 'config.json').write_text(json.dumps(description))
+    assert measure_tails(model, [dataset], device='cpu') == first
+
+
+def test_a_folder_that_is_no_model_is_refused(dataset, tmp_path, capsys):
+    command = ['train', 'tails', str(tmp_path / 'absent'), '--pairs', str(dataset)]
+    assert main(command) == 2
+    assert 'absent: is not a model folder' in capsys.readouterr().err
+    foreign = tmp_path / 'foreign'
+    foreign.mkdir()
+    for text in ('{"architectures": ["other"]}', 'no JSON'):
+        (foreign / 'config.json').write_text(text)
+        with pytest.raises(ModelError, match=r'foreign/config\.json'):
+            measure_tails(foreign, [dataset], device='cpu')
+        assert (foreign / 'config.json').read_text() == text
 
 
 def test_command_measures_and_images_of_these_contrasts_get_it(dataset, tmp_path, capsys):

@@ -96,6 +96,23 @@ def test_batch_with_more_items_than_classes_is_refused(labelmaps, tmp_path):
         TextImageSettings(batch=1)
 
 
+@pytest.mark.parametrize(
+    ('option', 'value'),
+    [
+        ('learning_rate', math.nan),
+        ('learning_rate', math.inf),
+        ('learning_rate', 0.0),
+        ('held_out', 1.5),
+        ('held_out', 1.0),
+        ('held_out', -0.1),
+        ('held_out', math.nan),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_by_their_option(option, value):
+    with pytest.raises(UsageError, match='--' + option.replace('_', '-')):
+        TextImageSettings(**{option: value})
+
+
 @pytest.fixture(scope='module')
 def people(tmp_path_factory):
     """Four people with one to four scans, with sidecars, one of them with two sessions."""

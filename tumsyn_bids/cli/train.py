@@ -10,16 +10,17 @@ from pathlib import Path
 from ..errors import EXIT_OK, UsageError
 from ..networks.config import ONE_HOT
 from ..networks.registry import CONFIGS, TEXT_IMAGE_CONFIGS
+from ..networks.store import find_model
 from ..training.splits import is_excluded
 from .parser import absolute_path, option, whole_number
 from .progress import say
 
+_DERIVATIVES = 'derivatives with co-registered contrasts, such as those of tumsyn-bids'
+_DATASETS = {'type': absolute_path, 'nargs': '+', 'metavar': 'DATASET'}
 _PAIRS = {
-    'type': absolute_path,
-    'nargs': '+',
-    'metavar': 'DATASET',
-    'help': 'derivatives with co-registered contrasts, such as those of tumsyn-bids; or raw BIDS, '
-    'whose scans are aligned first, into the folder of the run',
+    **_DATASETS,
+    'help': f'{_DERIVATIVES}; or raw BIDS, whose scans are aligned first, into the folder of the '
+    'run',
 }
 
 
@@ -47,7 +48,8 @@ def add_train(commands, command) -> None:
     _add_synthesis(command(stages, 'synthesis', _run_synthesis, 'stage 2: the synthesis network'))
     text = 'list the prompts of real people, for another text encoder to embed'
     parser = command(stages, 'prompts', _run_prompts, text)
-    parser.add_argument('--pairs', required=True, **_PAIRS)
+    text = f'{_DERIVATIVES}; what a training made of raw BIDS lies in preprocessed/ of its folder'
+    parser.add_argument('--pairs', required=True, **_DATASETS, help=text)
     _add_exclude(parser)
     text = "measure what the brightest part of a model's images lacks, so that it is added"
     parser = command(stages, 'tails', _run_tails, text)
@@ -261,12 +263,10 @@ def _run_synthesis(args: argparse.Namespace) -> int:
 
 
 def _run_prompts(args: argparse.Namespace) -> int:
+    from ..training.batches import load_people
     from ..training.conditions import prompts_of
-    from ..training.people import load_paired_subjects
 
-    exclude = _excluded(args)
-    people = [one for path in args.pairs for one in load_paired_subjects(path, exclude=exclude)]
-    for prompt in prompts_of(people):
+    for prompt in prompts_of(load_people(args.pairs, exclude=_excluded(args))):
         say(prompt)
     return EXIT_OK
 
@@ -275,7 +275,9 @@ def _run_tails(args: argparse.Namespace) -> int:
     from ..training.tails import measure_tails
 
     logging.basicConfig(level=logging.INFO, format='%(asctime)s %(message)s')
-    curves = measure_tails(args.model, _pairs(args, args.model.parent), exclude=_excluded(args))
+    # Before scans are aligned for hours.
+    model = find_model(args.model)
+    curves = measure_tails(model, _pairs(args, model.parent), exclude=_excluded(args))
     for name, curve in curves.items():
         say(f'{name}: {curve[-1][1]:+.3f} at {curve[-1][0]:.3f}')
     return EXIT_OK

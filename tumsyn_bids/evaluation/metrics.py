@@ -11,7 +11,6 @@ what papers report, and always the kinder one. The brain figures count brain vox
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 from skimage.metrics import structural_similarity
 
 from .baselines import fit_lut
@@ -271,42 +270,6 @@ def gain_intervals(
     found = zip(gains(np.arange(len(counts))), low, high, strict=True)
     names = ('psnr', 'ssim_whole', 'ssim_brain')
     return {name: tuple(map(float, row)) for name, row in zip(names, found, strict=True)}
-
-
-def bootstrap_ci(
-    values, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float, float]:
-    """Return the mean of a sample and its percentile bootstrap confidence interval.
-
-    Parameters
-    ----------
-    values : sequence of float
-        One figure a subject; NaN values are left out.
-    level : float
-        Confidence level.
-    resamples : int
-    seed : int
-
-    Returns
-    -------
-    mean, low, high : float
-        The interval is NaN with fewer than two values.
-    """
-    values = np.asarray(values, dtype=float)
-    values = values[~np.isnan(values)]
-    if values.size < 2:
-        mean = float(values.mean()) if values.size else float('nan')
-        return mean, float('nan'), float('nan')
-    result = stats.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=resamples,
-        confidence_level=level,
-        method='percentile',
-        random_state=np.random.default_rng(seed),
-    )
-    interval = result.confidence_interval
-    return float(values.mean()), float(interval.low), float(interval.high)
 
 
 def _within(image: np.ndarray, mask: np.ndarray | None) -> np.ndarray:

@@ -41,11 +41,12 @@ def tissue_shares(images: dict[str, np.ndarray], mask: np.ndarray) -> np.ndarray
     Returns
     -------
     ndarray of float16, shape (4, X, Y, Z), or None
-        Shares of :data:`CLASSES`, 0 outside the mask; ``None`` without a T1w that has contrast.
+        Shares of :data:`CLASSES`, 0 outside the mask; ``None`` without a T1w that has contrast
+        inside the mask.
     """
     from skimage.filters import threshold_multiotsu
 
-    if 'T1w' not in images or np.ptp(images['T1w'][mask]) < 1e-3:
+    if 'T1w' not in images or not mask.any() or np.ptp(images['T1w'][mask]) < 1e-3:
         return None
     t1w = np.minimum(images['T1w'][mask], 1.2)
     try:

@@ -13,6 +13,7 @@ import numpy as np
 from ..acquisition import Acquisition
 from ..physics.signals import null_inversion_time
 from ..physics.tissues import relaxation
+from ..values import canonical_manufacturer
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ _FIELDS = ((3.0, 0.5), (1.5, 0.35), (7.0, 0.08), (None, 0.07))
 AGES = (4.0, 90.0)
 #: Inversion times that are to null fluid are drawn around the time that does, as parts of it.
 _AROUND_NULL = (0.93, 1.05)
-_MANUFACTURERS = ('Siemens', 'GE', 'Philips', 'UIH')
+#: As sidecars are read: what prompts call a scanner must not depend on who writes them.
+_MANUFACTURERS = tuple(map(canonical_manufacturer, ('Siemens', 'GE', 'Philips', 'UIH')))
 
 
 def draw_acquisition(

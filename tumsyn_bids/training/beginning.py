@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,11 @@ from ..networks.registry import get_config
 from ..networks.store import find_model
 from ..networks.tokenizer import get_tokenizer
 from ..prompt import render_prompt
-from ..simulation.draw import draw_acquisition
+from ..simulation.draw import draw_acquisition, scanners
 from .conditions import make_condition
 from .initialisation import initialise
 from .people import PairedSubject
+from .ranges import Ranges
 from .samples import forget_fields
 
 
@@ -27,7 +28,9 @@ def prompt_vocabulary(n_draws: int = 3000) -> tuple[int, ...]:
     """Return the token ids that prompts of this package are made of."""
     rng = np.random.default_rng(0)
     tokenizer = get_tokenizer()
-    ids: set[int] = set(tokenizer.encode('0 1 2 3 4 5 6 7 8 9 . , ; : ( ) None Unknown UIH'))
+    ids: set[int] = set(tokenizer.encode('0 1 2 3 4 5 6 7 8 9 . , ; : ( ) None Unknown'))
+    for _, name in scanners():
+        ids.update(tokenizer.encode(name))
     for _ in range(n_draws):
         contrast = str(rng.choice(list(CONTRASTS)))
         acquisition = forget_fields(rng, draw_acquisition(rng, contrast), 0.2).replace(
@@ -63,12 +66,16 @@ class Beginning:
         Of the whole network; drawn at random if not given.
     origin : dict or None
         The model that these weights are of, and how it was trained, for the manifest.
+    ranges : dict of str to dict, or None
+        What that model has been told of the images that it learned (:mod:`.ranges`); ``None`` if
+        its card does not say.
     """
 
     config: SynthesisConfig
     text: dict | None = None
     weights: dict | None = None
     origin: dict | None = None
+    ranges: Ranges | None = field(default_factory=dict)
 
 
 def begin(
@@ -127,7 +134,8 @@ def begin(
         'sha256': model.sha256,
         'training': model.card.get('training'),
     }
-    return Beginning(network.config, text, network.state_dict(), origin)
+    ranges = model.card.get('ranges')
+    return Beginning(network.config, text, network.state_dict(), origin, ranges)
 
 
 def with_part(network: Model, part: str) -> Model:

@@ -59,7 +59,7 @@ class CorrectionRecipe:
 
 @dataclass(frozen=True)
 class EncodedBrain:
-    """Voxels of a brain as its decoder meets them.
+    """Voxels of a brain as its decoder meets them, kept on the CPU.
 
     Attributes
     ----------
@@ -123,12 +123,12 @@ def encode_brain(
         for gate, row in zip(gates, text, strict=True)
     ]
     return EncodedBrain(
-        features=points.half(),
-        gates=gates,
-        text=nobodys,
+        features=points.half().cpu(),
+        gates=gates.cpu(),
+        text=nobodys.cpu(),
         place=torch.from_numpy(sample.place).flatten(1)[:, chosen].T.half(),
         greys=torch.from_numpy(sample.greys),
-        images=torch.cat(images).half(),
+        images=torch.cat(images).half().cpu(),
         targets=targets[0].flatten(1)[:, chosen].half(),
     )
 

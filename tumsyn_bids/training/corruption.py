@@ -28,16 +28,18 @@ def thick_slices(
     rng : numpy.random.Generator
     image : ndarray, shape (X, Y, Z)
     thickness : int
-        Distance of the slices in voxels.
+        Distance of the slices in voxels. A shorter image is a single slice.
     axis : int
     gap : int
-        How many of these voxels no slice sees.
+        How many of these voxels no slice sees; each sees one at least.
     """
+    thickness = min(thickness, image.shape[axis])
+    gap = min(gap, thickness - 1)
     start = int(rng.integers(thickness))
     padded = np.roll(image, -start, axis=axis)
     tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(padded, axis, 0)))[None, None]
     size = tensor.shape[2]
-    n_slices = max(size // thickness, 1)
+    n_slices = size // thickness
     tensor = tensor[:, :, : n_slices * thickness]
     slices = tensor.unfold(2, thickness, thickness)[..., : thickness - gap].mean(dim=-1)
     back = F.interpolate(slices, size=(n_slices * thickness, *tensor.shape[3:]), mode='trilinear')
@@ -91,7 +93,8 @@ def corrupt_source(
         About 1 where it is bright.
     mask : ndarray of bool, shape (X, Y, Z)
     strength : float
-        Scales noise, bias and contrast drift.
+        Scales the motion and with it its ghosts, the bias field, the drifts of contrast and
+        brightness, and the noise; not how thick slices are, nor how often each happens.
     """
     if rng.random() < 0.5:
         thickness = int(rng.integers(2, 7))

@@ -132,7 +132,7 @@ class Engine:
         if not path.exists():
             return
         try:
-            state = torch.load(path, weights_only=True, map_location='cpu')
+            state = _read(path)
             self._check(state)
             self.model.load_state_dict(state['model'])
             if self.averaged is not None:
@@ -238,7 +238,7 @@ class Engine:
     def best(self) -> dict | None:
         """Return the weights that did best on the people held out, if they were looked at."""
         path = self.out_dir / BEST
-        return torch.load(path, weights_only=True)['weights'] if path.exists() else None
+        return _read(path)['weights'] if path.exists() else None
 
     def _validate(self, validate: Callable[[], float]) -> None:
         if self.first:
@@ -248,7 +248,7 @@ class Engine:
             path = self.out_dir / BEST
             lowest = float('inf')
             if path.exists():
-                lowest = torch.load(path, weights_only=True)['loss']
+                lowest = _read(path)['loss']
             if value < lowest:
                 weights = (self.model if self.averaged is None else self.averaged).state_dict()
                 state = {'loss': value, 'step': self.step, 'weights': weights}
@@ -340,6 +340,11 @@ def _memory() -> Iterator[None]:
             remedy='Lower --batch or --points and raise --accumulate to make up for it, choose a '
             'smaller --config, or use --precision bf16-mixed',
         ) from error
+
+
+def _read(path: Path) -> dict:
+    # What a GPU wrote is read where there is none, too.
+    return torch.load(path, weights_only=True, map_location='cpu')
 
 
 def _replace(path: Path, state: dict) -> None:

@@ -17,6 +17,7 @@ from ..networks.model import Model
 from ..prompt import render_prompt
 from ..simulation.generator import draw_grid, draw_matrix, sample_image
 from ..synthesis.conditioning import prompt_tensors
+from .limits import check_rate
 from .people import PairedSubject
 from .samples import simulated_sample
 
@@ -38,6 +39,11 @@ class PaperRecipe:
         Places of each target that are decoded.
     batch : int
     learning_rate : float
+
+    Raises
+    ------
+    UsageError
+        If the learning rate is none.
     """
 
     low: int = 20
@@ -45,6 +51,9 @@ class PaperRecipe:
     points: int = 8000
     batch: int = 16
     learning_rate: float = 1e-4
+
+    def __post_init__(self):
+        check_rate(self.learning_rate)
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of a step, halved at each milestone."""

@@ -113,7 +113,7 @@ def load_paired_subjects(
     ------
     UsageError
         If there is no such folder, no session with enough contrasts is left, or the images of one
-        lie on different grids.
+        lie on different grids or have no brain in their mask.
     """
     dataset = Path(dataset)
     if not dataset.is_dir():
@@ -197,13 +197,7 @@ def _paired_subject(dataset, folder: Path, paths, reader, people) -> PairedSubje
     grid = Grid.of(next(iter(images.values())))
     fine = grid if np.allclose(grid.zooms, 1, atol=0.01) else grid.with_zooms((1.0, 1.0, 1.0))
     arrays = {name: resample(img, fine) for name, img in images.items()}
-    masks = sorted(folder.rglob('*_desc-brain_mask.nii.gz'))
-    if masks:
-        drawn = nb.load(masks[0])
-        share = nb.Nifti1Image(np.asarray(drawn.dataobj, dtype=np.float32), drawn.affine)
-        mask = resample(share, fine) > 0.5
-    else:
-        mask = np.logical_or.reduce([array != 0 for array in arrays.values()])
+    mask = _brain_mask(folder, paths, arrays, fine)
     box = bounding_box(mask, margin=8)
     scaled = {
         name: scale_brain(array[box], mask[box]) * mask[box] for name, array in arrays.items()
@@ -237,6 +231,26 @@ def _paired_subject(dataset, folder: Path, paths, reader, people) -> PairedSubje
         shares=shares,
         means=means,
     )
+
+
+def _brain_mask(folder: Path, paths: dict[str, Path], arrays, grid: Grid) -> np.ndarray:
+    """Return the brain of a session on a grid: its mask, or where its images are not 0."""
+    masks = sorted(folder.rglob('*_desc-brain_mask.nii.gz'))
+    if masks:
+        drawn = nb.load(masks[0])
+        share = nb.Nifti1Image(np.asarray(drawn.dataobj, dtype=np.float32), drawn.affine)
+        mask, path = resample(share, grid) > 0.5, masks[0]
+    else:
+        mask = np.logical_or.reduce([array != 0 for array in arrays.values()])
+        path = next(iter(paths.values()))
+    if not mask.any():
+        raise UsageError(
+            'holds no brain',
+            path=path,
+            field='--pairs',
+            remedy='Mend it, or leave the person out with --exclude',
+        )
+    return mask
 
 
 def white_matter(t1w: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -66,7 +66,7 @@ class TissueRecipe:
 
 @dataclass(frozen=True)
 class EncodedTissues:
-    """Voxels of a brain, as the reader meets them.
+    """Voxels of a brain, as the reader meets them, kept on the CPU.
 
     Attributes
     ----------
@@ -121,8 +121,8 @@ def encode_tissues(
         model, features, text[:-1], mask, rng, recipe.voxels
     )
     return EncodedTissues(
-        features=points.half(),
-        gates=gates,
+        features=points.half().cpu(),
+        gates=gates.cpu(),
         place=torch.from_numpy(sample.place).flatten(1)[:, chosen].T.half(),
         tissue=torch.from_numpy(sample.tissue).flatten()[chosen],
         noise=recipe.noise,

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from ..errors import UsageError
+from .limits import check_held_out
 
 
 def split_people(
@@ -34,8 +35,7 @@ def split_people(
     UsageError
         If the part is out of range, or one person alone would have to be divided.
     """
-    if not 0 <= held_out < 1:
-        raise UsageError('is not in [0, 1)', field='--held-out')
+    check_held_out(held_out)
     people = sorted({_person(label) for label in labels}, key=lambda name: _hash(name, seed))
     if held_out > 0 and len(people) < 2:
         raise UsageError(

@@ -66,11 +66,19 @@ def encode_once(
     ----------
     model : Model
     source : Tensor, shape (1, 1, X, Y, Z)
+        On any device.
     prompts : tuple of Tensor
-        Of :func:`step_prompts`.
+        Of :func:`step_prompts`; on any device.
+
+    Returns
+    -------
+    features : Tensor, shape (1, C, X, Y, Z)
+        As the next, on the device of the model.
+    text : Tensor, shape (T, text_dim)
     """
-    text = model.prompt(*prompts[:2])
-    source = source.contiguous(memory_format=torch.channels_last_3d)
+    device = next(model.parameters()).device
+    text = model.prompt(*(part.to(device) for part in prompts[:2]))
+    source = source.to(device).contiguous(memory_format=torch.channels_last_3d)
     return model.synthesis.encoder(source, text[-1:]), text
 
 
@@ -83,9 +91,11 @@ def voxels_to_remember(
     ----------
     model : Model
     features : Tensor, shape (1, C, X, Y, Z)
+        As the next, on the device of the model.
     text : Tensor, shape (T, text_dim)
         Embedded prompts of the targets.
     mask : Tensor, shape (1, 1, X, Y, Z)
+        On the CPU.
     rng : numpy.random.Generator
     count : int
         Of voxels at most.
@@ -93,16 +103,16 @@ def voxels_to_remember(
     Returns
     -------
     chosen : Tensor of int64, shape (K,)
-        Places in the flattened volume.
+        Places in the flattened volume; on the CPU.
     points : Tensor, shape (K, C)
-        Their features before a gate.
+        Their features before a gate; as the next, on the device of the model.
     gates : Tensor, shape (T, C)
     """
     (fusion,) = model.synthesis.fusion.block
     gates = torch.cat([fusion.scale(features, row[None]) for row in text])
     inside = mask.flatten().nonzero()[:, 0].numpy()
     chosen = torch.from_numpy(rng.choice(inside, min(count, len(inside)), replace=False))
-    return chosen, features[0].flatten(1)[:, chosen].T, gates
+    return chosen, features[0].flatten(1)[:, chosen.to(features.device)].T, gates
 
 
 def without_margin(volume, margin: int):

@@ -6,7 +6,7 @@ One step encodes one source patch and decodes several targets from it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -32,6 +32,7 @@ from .correcting import (
 )
 from .engine import Engine, EngineSettings
 from .initialisation import initialise
+from .limits import check_count, check_held_out, check_rate, check_share
 from .losses import synthesis_loss
 from .manifest import keep_manifest
 from .paper import (
@@ -41,6 +42,7 @@ from .paper import (
     mean_absolute_error,
 )
 from .people import PairedSubject, load_paired_subjects
+from .ranges import Ranges, merged, ranges_of
 from .reading import EncodedTissues, ReadingStep, TissueRecipe, encode_tissues, reading_loss
 from .samples import (
     off_grid,
@@ -84,12 +86,17 @@ class TrainingSettings:
     held_out : float
         Part of the people, real and simulated, that are kept to choose the best weights with.
     validation_samples : int
-        How many samples of theirs are looked at.
+        How many samples of theirs are looked at: as many brains, where brains are encoded once.
     warm_up : int
         Steps until the peak, a tenth of the schedule at most.
     ema : float
         Largest decay of the averaged weights, which are the ones that are saved as the model; in
         a short run it is less, so that the beginning is forgotten.
+
+    Raises
+    ------
+    UsageError
+        If a number cannot be what it is for; its option is named.
     """
 
     config: str = 'embedded'
@@ -109,6 +116,15 @@ class TrainingSettings:
     held_out: float = 0.0
     validation_samples: int = 16
     seed: int = 20409
+
+    def __post_init__(self):
+        check_count(self.steps, '--steps')
+        check_count(self.validation_samples, 'validation_samples')
+        check_rate(self.learning_rate)
+        check_held_out(self.held_out)
+        check_share(self.real_share, '--real-share')
+        for name in ('large_share', 'off_grid_share'):
+            check_share(getattr(self, name), name)
 
     @property
     def decay(self) -> float:
@@ -210,7 +226,7 @@ def train_synthesis(
     run.setup()
     engine.resume()
     validate = None
-    if kept_volumes or kept_people:
+    if kept_volumes or (kept_people and kind.learns_from_people):
         validate = partial(run.validation_loss, kept_volumes, kept_people)
     engine.train(
         settings.steps,
@@ -230,10 +246,15 @@ def train_synthesis(
             run.averaged,
             out_dir / 'model',
             version=f'step {engine.step} of {settings.steps}',
-            card={'training': manifest, 'ranges': training_ranges()},
+            card={'training': manifest, **_ranges(begun, run)},
             half=True,
         )
     return out_dir / 'model'
+
+
+def _ranges(begun: Beginning, run: _Run) -> dict:
+    # Of a model that does not tell what it has seen, nobody can say what it has not.
+    return {} if begun.ranges is None else {'ranges': merged(begun.ranges, run.ranges())}
 
 
 def _check_part(part: str | None, config, volumes, labelmaps, start) -> None:
@@ -288,6 +309,8 @@ class _Run:
     name = 'embedded'
     #: Of the decoder, that alone is trained; ``None`` for all of the network.
     part: str | None = None
+    #: Whether real people are learned from.
+    learns_from_people = True
 
     def __init__(self, settings, engine: Engine, volumes, people, begun: Beginning, recipe):
         self.settings, self.engine, self.recipe = settings, engine, recipe
@@ -320,16 +343,31 @@ class _Run:
 
     def validation_loss(self, volumes, people) -> float:
         """Return the loss of the averaged weights on always the same samples of other people."""
+        module = self.module(self.averaged)
+        to_device = self.engine.fabric.to_device
+        samples = self._validation_samples(volumes, people)
+        return float(np.mean([float(self.loss(module, *to_device(item))) for item in samples]))
+
+    def _validation_samples(self, volumes, people) -> Iterable[tuple]:
+        other = self._of(volumes, people)
+        return map(other.draw, self._validation_generators())
+
+    def _of(self, volumes, people) -> _Run:
+        """Return the same run on other people."""
         other = copy(self)
         other.volumes, other.people = volumes, people
-        module = self.module(self.averaged)
+        return other
+
+    def _validation_generators(self) -> Iterator[np.random.Generator]:
         seeds = range(self.settings.validation_samples)
-        samples = (other.draw(np.random.default_rng([self.settings.seed, 7, i])) for i in seeds)
-        to_device = self.engine.fabric.to_device
-        return float(np.mean([float(self.loss(module, *to_device(item))) for item in samples]))
+        return (np.random.default_rng([self.settings.seed, 7, i]) for i in seeds)
 
     def finish(self, model: Model) -> None:
         """Change the weights that are saved as the model."""
+
+    def ranges(self) -> Ranges:
+        """Return what is told of the images that are learned."""
+        return merged(training_ranges() if self.volumes else {}, ranges_of(self.people))
 
     def optimizer(self, weights) -> torch.optim.Optimizer:
         """Return the optimiser."""
@@ -396,6 +434,7 @@ class _PartRun(_Run):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self._remembered: dict[int, EncodedTissues | EncodedBrain] = {}
+        self._held_out: list[tuple] = []
         self.model.requires_grad_(False)
         getattr(self.model.synthesis.imnet, self.part).requires_grad_(True)
 
@@ -419,6 +458,16 @@ class _PartRun(_Run):
             self._remembered[index] = self.encode(rng)
         return self._remembered[index]
 
+    def _validation_samples(self, volumes, people) -> list[tuple]:
+        """Return some voxels of each of a few brains, which have no place in the memory."""
+        # What encodes does not learn: once is enough for all looks.
+        if not self._held_out:
+            other, count = self._of(volumes, people), self.recipe.voxels_of_step
+            self._held_out = [
+                other.encode(rng).some(rng, count) for rng in self._validation_generators()
+            ]
+        return self._held_out
+
     def encode(self, rng: np.random.Generator):
         """Draw a brain and encode it."""
         raise NotImplementedError
@@ -426,6 +475,7 @@ class _PartRun(_Run):
 
 class _TissueRun(_PartRun):
     name = part = 'tissues'
+    learns_from_people = False
     loss = staticmethod(reading_loss)
 
     def module(self, model: Model) -> nn.Module:
@@ -442,6 +492,10 @@ class _TissueRun(_PartRun):
             lesions=self.recipe.lesions,
         )
         return encode_tissues(self.model, sample, self.config, rng, self.recipe)
+
+    def ranges(self) -> Ranges:
+        # Tissues are learned, and no image.
+        return {}
 
 
 class _CorrectionRun(_PartRun):

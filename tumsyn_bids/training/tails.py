@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
 import nibabel as nb
 import numpy as np
+import torch
 
 from ..acquisition import Acquisition
 from ..files import write_text
 from ..grids import Grid
-from ..networks.model import CONFIG
+from ..networks.model import CONFIG, load_model
 from ..prompt import render_prompt
 from ..protocols import default_protocol
-from ..synthesis.synthesizer import BRIGHT, Synthesizer
+from ..synthesis.synthesizer import BRIGHT, Synthesizer, find_device
 from ..synthesis.tails import fit_tail
 from .people import PairedSubject, load_paired_subjects
 
@@ -42,7 +44,7 @@ def measure_tails(
     Parameters
     ----------
     model : path-like
-        Model folder; its curves, if it has any, are replaced.
+        Model folder; its curves, if it has any, are replaced when the others are measured.
     pairs : sequence of path-like
         As for :func:`~tumsyn_bids.training.people.load_paired_subjects`.
     exclude : tuple of str
@@ -54,12 +56,22 @@ def measure_tails(
     -------
     dict of str to list
         The curve of each contrast.
+
+    Raises
+    ------
+    ModelError
+        If the folder does not hold a model.
+    UsageError
+        If the device is not there, or the datasets cannot be read.
     """
-    path = Path(model) / CONFIG
-    description = json.loads(path.read_text())
-    description['card'].pop('tails', None)
-    write_text(path, json.dumps(description, indent=2) + '\n')
-    synthesizer = Synthesizer.load(model, device=device, threads=threads)
+    # As a path: a folder that has the name of the embedded model is not that model.
+    folder = Path(model).absolute()
+    loaded = load_model(folder)
+    # What the images lack without any.
+    bare = {key: value for key, value in loaded.card.items() if key != 'tails'}
+    if threads is not None:
+        torch.set_num_threads(threads)
+    synthesizer = Synthesizer(replace(loaded, card=bare), find_device(device))
     found: dict[str, list] = {}
     for dataset in pairs:
         for person in load_paired_subjects(dataset, exclude=exclude):
@@ -67,7 +79,9 @@ def measure_tails(
             for target, values in _made_and_true(synthesizer, person):
                 found.setdefault(target, []).append(values)
     curves = {name: fit_tail(values) for name, values in sorted(found.items())}
-    description['card']['tails'] = curves
+    path = folder / CONFIG
+    description = json.loads(path.read_text())
+    description['card'] = {**bare, 'tails': curves}
     write_text(path, json.dumps(description, indent=2) + '\n')
     return curves
 

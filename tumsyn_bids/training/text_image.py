@@ -23,6 +23,7 @@ from ..prompt import render_prompt
 from ..synthesis.conditioning import prompt_tensors
 from .batches import Scans, list_labelmaps, load_people, pick_scans
 from .engine import Engine, EngineSettings
+from .limits import check_held_out, check_rate
 from .manifest import keep_manifest
 from .splits import is_excluded, split_people
 
@@ -42,6 +43,11 @@ class TextImageSettings:
         Items of a batch, each of another class of parameters.
     held_out : float
         Part of the people that are kept for the evaluation.
+
+    Raises
+    ------
+    UsageError
+        If a number cannot be what it is for; its option is named.
     """
 
     config: str = 'paper'
@@ -58,6 +64,8 @@ class TextImageSettings:
             raise UsageError(
                 'one image has nothing to be told from', field='--batch', remedy='Give 2 or more'
             )
+        check_rate(self.learning_rate)
+        check_held_out(self.held_out)
 
 
 def only_contrast(name: str) -> Acquisition:
