@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from tumsyn_bids.acquisition import CONTRASTS, Acquisition
+from tumsyn_bids.errors import UsageError
 from tumsyn_bids.physics import signals
 from tumsyn_bids.physics.signals import signal
 from tumsyn_bids.physics.tissues import Relaxation, relaxation, tissue_of_label
 from tumsyn_bids.simulation.draw import draw_acquisition
+from tumsyn_bids.targets import load_targets_file
+from tumsyn_bids.values import LONGEST_ECHO_SPACING
 
 WATER = Relaxation(t1=4.0, t2=1.5, t2star=0.4, pd=1.0)
 MPRAGE = Acquisition('T1w', repetition_time=2.3, echo_time=0.003, inversion_time=0.9, flip_angle=9)
@@ -117,6 +120,21 @@ def test_higher_field_means_longer_t1_and_shorter_t2star():
 def test_echo_spacing_in_the_repetition_time_is_understood(tr):
     acquisition = MPRAGE.replace(repetition_time=tr)
     assert _ratio(acquisition, 'csf') < _ratio(acquisition, 'cortex') < 1
+
+
+def test_repetition_times_up_to_a_tenth_of_a_second_are_echo_spacings(tmp_path):
+    """The equations and the check of a targets file draw the same line."""
+    line = LONGEST_ECHO_SPACING
+    shot = MPRAGE.replace(repetition_time=MPRAGE.inversion_time + 1.3)
+    assert signal(MPRAGE.replace(repetition_time=line), WATER) == signal(shot, WATER)
+    with pytest.raises(ValueError, match='inversion'):
+        signal(MPRAGE.replace(repetition_time=line + 1e-3), WATER)
+    path = tmp_path / 'targets.yaml'
+    path.write_text(f'- {{contrast: T1w, RepetitionTime: {line}, InversionTime: 0.9}}')
+    assert load_targets_file(path)[0].acquisition.repetition_time == line
+    path.write_text(f'- {{contrast: T1w, RepetitionTime: {line + 1e-3}, InversionTime: 0.9}}')
+    with pytest.raises(UsageError, match='InversionTime'):
+        load_targets_file(path)
 
 
 def test_impossible_timing_is_refused():

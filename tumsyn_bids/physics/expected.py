@@ -37,8 +37,8 @@ SIMILAR: dict[str, str] = {
 }
 #: Brightest value that is handed to the network.
 _LARGEST = 3.0
-#: An inversion recovery takes longer than this; a shorter TR (s) without a TI has none, unless it
-#: is the echo spacing that some vendors write.
+#: An inversion recovery takes longer than this; a T1w of a shorter TR (s) without a TI has none,
+#: also where that TR may be the echo spacing that some vendors write.
 _SHORTEST_INVERSION_TR = 1.2
 
 
