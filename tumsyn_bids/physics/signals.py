@@ -167,12 +167,15 @@ def signal(acquisition: Acquisition, tissue: Relaxation):
     Raises
     ------
     ValueError
-        If a parameter that the sequence needs is unknown or the timing is impossible.
+        If a parameter that the sequence needs is unknown, or no sequence has its value: times
+        that are not positive (TE may be 0), a TE or a TI that does not fit into TR, a flip angle
+        not above 0° or above 180°.
     """
     contrast = acquisition.contrast
     tr = _required(acquisition, 'repetition_time')
     te = _required(acquisition, 'echo_time')
     ti, flip_angle = acquisition.inversion_time, acquisition.flip_angle
+    _check_values(tr, te, ti, flip_angle)
     if contrast in ('T2starw', 'SWI') or (
         contrast in ('T2w', 'PDw') and flip_angle is not None and flip_angle < 45
     ):
@@ -220,6 +223,25 @@ def _required(acquisition: Acquisition, field: str) -> float:
     return value
 
 
+def _check_values(tr: float, te: float, ti: float | None, flip_angle: float | None) -> None:
+    # Written so that what is not a number is refused, too.
+    if not tr > 0:
+        raise ValueError(f'a repetition time of {tr:g} s is not above 0 s')
+    if not te >= 0:
+        raise ValueError(f'an echo time of {te:g} s is below 0 s')
+    # Of an echo spacing as well: the echo is read before the next pulse.
+    if not te < tr:
+        raise ValueError(
+            f'an echo time of {te:g} s does not fit into a repetition time of {tr:g} s'
+        )
+    if ti is not None and not ti > 0:
+        raise ValueError(f'an inversion time of {ti:g} s is not above 0 s')
+    if flip_angle is not None and not 0 < flip_angle <= 180:
+        raise ValueError(f'a flip angle of {flip_angle:g} degrees is not above 0 and at most 180')
+
+
 def _check_inversion(ti: float, tr: float) -> None:
-    if ti >= tr:
-        raise ValueError(f'inversion_time {ti:g} s is not shorter than repetition_time {tr:g} s')
+    if not ti < tr:
+        raise ValueError(
+            f'an inversion time of {ti:g} s does not fit into a repetition time of {tr:g} s'
+        )
