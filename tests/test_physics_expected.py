@@ -11,6 +11,7 @@ from tumsyn_bids.physics.expected import (
     BRAIN_SHARES,
     at_echo_time,
     expected_signals,
+    impossible_timing,
     weighted_quantile,
 )
 from tumsyn_bids.physics.signals import null_inversion_time
@@ -80,6 +81,51 @@ def test_unknown_contrast_says_nothing():
     assert_array_equal(expected_signals(Acquisition(echo_time=0.1)), 0)
 
 
+IMPOSSIBLE = [
+    (
+        {'contrast': 'FLAIR', 'repetition_time': 5.0, 'inversion_time': 9.0},
+        'an inversion time of 9 s does not fit into a repetition time of 5 s',
+    ),
+    (
+        {'contrast': 'FLAIR', 'repetition_time': 1.5},
+        (
+            'an inversion time of 1.8 s does not fit into a repetition time of 1.5 s '
+            '(the inversion time is that of the default protocol)'
+        ),
+    ),
+    (
+        {'contrast': 'T2w', 'repetition_time': 4.0, 'echo_time': 5.0},
+        'an echo time of 5 s does not fit into a repetition time of 4 s',
+    ),
+    (
+        {'contrast': 'SWI', 'flip_angle': 270.0},
+        'a flip angle of 270 degrees is not above 0 and at most 180',
+    ),
+    ({'contrast': 'T2starw', 'flip_angle': 180.0}, 'no tissue gives a signal'),
+]
+
+
+@pytest.mark.parametrize(('stated', 'reason'), IMPOSSIBLE)
+def test_what_makes_no_sequence_is_said_and_gives_the_default(stated, reason):
+    wrong = Acquisition(**stated)
+    assert impossible_timing(wrong) == reason
+    assert_array_equal(
+        expected_signals(wrong), expected_signals(Acquisition(contrast=wrong.contrast))
+    )
+
+
+def test_other_values_than_the_impossible_ones_are_discarded_with_them():
+    flair = Acquisition(contrast='FLAIR', repetition_time=9.0, echo_time=0.15, inversion_time=2.5)
+    wrong = flair.replace(inversion_time=10.0)
+    assert impossible_timing(flair) is None
+    assert_array_equal(expected_signals(wrong), expected_signals(Acquisition(contrast='FLAIR')))
+
+
+@pytest.mark.parametrize('contrast', [None, *CONTRASTS])
+def test_what_is_left_open_is_possible(contrast):
+    assert impossible_timing(Acquisition(contrast=contrast)) is None
+
+
 @pytest.mark.parametrize(
     ('stated', 'less'),
     [
@@ -91,6 +137,7 @@ def test_unknown_contrast_says_nothing():
 )
 def test_what_is_left_open_gives_way_to_what_is_stated(stated, less):
     swi = Acquisition(contrast='SWI', **stated)
+    assert impossible_timing(swi) is None
     values, others = expected_signals(swi), expected_signals(swi.replace(**less))
     assert np.abs(values - others).max() > 0.02
 

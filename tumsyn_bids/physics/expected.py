@@ -50,8 +50,9 @@ _STATED = ('repetition_time', 'echo_time', 'inversion_time', 'flip_angle')
 def expected_signals(acquisition: Acquisition) -> np.ndarray:
     """Return the signal of each tissue under an acquisition, by the sequence equations.
 
-    Parameters that are unknown are those of the default protocol of the contrast; so are all of
-    them where those that are known do not make a sequence.
+    Parameters that are unknown are those of the default protocol of the contrast. Where those that
+    are known do not make a sequence (:func:`impossible_timing`), all of them are discarded, also
+    those that would fit, and the signals are those of the default protocol.
 
     Parameters
     ----------
@@ -69,6 +70,27 @@ def expected_signals(acquisition: Acquisition) -> np.ndarray:
     shares = np.array(list(BRAIN_SHARES.values()))
     bright = weighted_quantile(values, shares, 0.98)
     return np.clip(values / max(bright, _FAINTEST), 0, _LARGEST).astype(np.float32)
+
+
+def impossible_timing(acquisition: Acquisition) -> str | None:
+    """Say why no sequence has the parameters of an acquisition, or return ``None``.
+
+    Values that are left open are those of the default protocol of the contrast; the sentence says
+    so of those that it names.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+
+    Returns
+    -------
+    str or None
+        Such as ``'an inversion time of 9 s does not fit into a repetition time of 5 s'``; ``None``
+        if :func:`expected_signals` computes what is stated, or if the contrast is unknown.
+    """
+    if acquisition.contrast is None:
+        return None
+    return _computed(acquisition)[2]
 
 
 def at_echo_time(acquisition: Acquisition, echo_time: float) -> Acquisition:
