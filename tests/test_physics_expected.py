@@ -7,7 +7,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from tumsyn_bids.acquisition import CONTRASTS, Acquisition
-from tumsyn_bids.physics.expected import BRAIN_SHARES, expected_signals, weighted_quantile
+from tumsyn_bids.physics.expected import (
+    BRAIN_SHARES,
+    at_echo_time,
+    expected_signals,
+    impossible_timing,
+    weighted_quantile,
+)
 from tumsyn_bids.physics.signals import null_inversion_time
 from tumsyn_bids.physics.tissues import relaxation
 from tumsyn_bids.protocols import default_protocol
@@ -75,9 +81,80 @@ def test_unknown_contrast_says_nothing():
     assert_array_equal(expected_signals(Acquisition(echo_time=0.1)), 0)
 
 
-def test_timing_that_makes_no_sequence_gives_the_default():
-    wrong = Acquisition(contrast='FLAIR', repetition_time=2.0, inversion_time=2.5)
+IMPOSSIBLE = [
+    (
+        {'contrast': 'FLAIR', 'repetition_time': 5.0, 'inversion_time': 9.0},
+        'an inversion time of 9 s does not fit into a repetition time of 5 s',
+    ),
+    (
+        {'contrast': 'FLAIR', 'repetition_time': 1.5},
+        (
+            'an inversion time of 1.8 s does not fit into a repetition time of 1.5 s '
+            '(the inversion time is that of the default protocol)'
+        ),
+    ),
+    (
+        {'contrast': 'T2w', 'repetition_time': 4.0, 'echo_time': 5.0},
+        'an echo time of 5 s does not fit into a repetition time of 4 s',
+    ),
+    (
+        {'contrast': 'SWI', 'flip_angle': 270.0},
+        'a flip angle of 270 degrees is not above 0 and at most 180',
+    ),
+    ({'contrast': 'T2starw', 'flip_angle': 180.0}, 'no tissue gives a signal'),
+]
+
+
+@pytest.mark.parametrize(('stated', 'reason'), IMPOSSIBLE)
+def test_what_makes_no_sequence_is_said_and_gives_the_default(stated, reason):
+    wrong = Acquisition(**stated)
+    assert impossible_timing(wrong) == reason
+    assert_array_equal(
+        expected_signals(wrong), expected_signals(Acquisition(contrast=wrong.contrast))
+    )
+
+
+def test_other_values_than_the_impossible_ones_are_discarded_with_them():
+    flair = Acquisition(contrast='FLAIR', repetition_time=9.0, echo_time=0.15, inversion_time=2.5)
+    wrong = flair.replace(inversion_time=10.0)
+    assert impossible_timing(flair) is None
     assert_array_equal(expected_signals(wrong), expected_signals(Acquisition(contrast='FLAIR')))
+
+
+@pytest.mark.parametrize('contrast', [None, *CONTRASTS])
+def test_what_is_left_open_is_possible(contrast):
+    assert impossible_timing(Acquisition(contrast=contrast)) is None
+
+
+@pytest.mark.parametrize(
+    ('stated', 'less'),
+    [
+        # The usual repetition time, 27 ms, has no room for it.
+        ({'field_strength': 3.0, 'echo_time': 0.04}, {'echo_time': 0.02}),
+        # The usual echo time, 40 ms, does not fit into it.
+        ({'field_strength': 1.5, 'repetition_time': 0.025}, {'repetition_time': 0.049}),
+    ],
+)
+def test_what_is_left_open_gives_way_to_what_is_stated(stated, less):
+    swi = Acquisition(contrast='SWI', **stated)
+    assert impossible_timing(swi) is None
+    values, others = expected_signals(swi), expected_signals(swi.replace(**less))
+    assert np.abs(values - others).max() > 0.02
+
+
+def test_another_echo_time_changes_nothing_else():
+    # The usual echo time of 20 ms does not fit: the longest that does stands for it.
+    swi = Acquisition(contrast='SWI', repetition_time=0.018, echo_time=0.009, flip_angle=10)
+    other = at_echo_time(swi, 0.02)
+    assert 0.009 < other.echo_time < 0.018
+    assert (other.repetition_time, other.flip_angle) == (0.018, 10)
+    assert at_echo_time(swi, 0.015).echo_time == 0.015
+    # Of what cannot be computed, the default protocol is: no change is left over.
+    wrong = Acquisition(contrast='SWI', repetition_time=0.03, echo_time=0.05)
+    usual = default_protocol('SWI', 3.0)
+    assert_array_equal(
+        expected_signals(at_echo_time(wrong, usual.echo_time)), expected_signals(wrong)
+    )
 
 
 def test_t1w_without_inversion_time_is_read_from_the_rest():

@@ -6,10 +6,14 @@ import numpy as np
 import pytest
 
 from tumsyn_bids.acquisition import CONTRASTS, Acquisition
+from tumsyn_bids.errors import UsageError
 from tumsyn_bids.physics import signals
 from tumsyn_bids.physics.signals import signal
 from tumsyn_bids.physics.tissues import Relaxation, relaxation, tissue_of_label
+from tumsyn_bids.protocols import PROTOCOLS
 from tumsyn_bids.simulation.draw import draw_acquisition
+from tumsyn_bids.targets import load_targets_file
+from tumsyn_bids.values import LONGEST_ECHO_SPACING
 
 WATER = Relaxation(t1=4.0, t2=1.5, t2star=0.4, pd=1.0)
 MPRAGE = Acquisition('T1w', repetition_time=2.3, echo_time=0.003, inversion_time=0.9, flip_angle=9)
@@ -119,9 +123,61 @@ def test_echo_spacing_in_the_repetition_time_is_understood(tr):
     assert _ratio(acquisition, 'csf') < _ratio(acquisition, 'cortex') < 1
 
 
-def test_impossible_timing_is_refused():
-    with pytest.raises(ValueError, match='not shorter than repetition_time'):
-        signal(FLAIR.replace(inversion_time=9.5), WATER)
+def test_repetition_times_up_to_a_tenth_of_a_second_are_echo_spacings(tmp_path):
+    """The equations and the check of a targets file draw the same line."""
+    line = LONGEST_ECHO_SPACING
+    shot = MPRAGE.replace(repetition_time=MPRAGE.inversion_time + 1.3)
+    assert signal(MPRAGE.replace(repetition_time=line), WATER) == signal(shot, WATER)
+    with pytest.raises(ValueError, match='inversion'):
+        signal(MPRAGE.replace(repetition_time=line + 1e-3), WATER)
+    path = tmp_path / 'targets.yaml'
+    path.write_text(f'- {{contrast: T1w, RepetitionTime: {line}, InversionTime: 0.9}}')
+    assert load_targets_file(path)[0].acquisition.repetition_time == line
+    path.write_text(f'- {{contrast: T1w, RepetitionTime: {line + 1e-3}, InversionTime: 0.9}}')
+    with pytest.raises(UsageError, match='InversionTime'):
+        load_targets_file(path)
+
+
+SPIN_ECHO = Acquisition('T1w', repetition_time=0.5, echo_time=0.012, flip_angle=90)
+GRADIENT_ECHO = Acquisition('T2starw', repetition_time=0.7, echo_time=0.02, flip_angle=20)
+
+
+@pytest.mark.parametrize(
+    ('acquisition', 'said'),
+    [
+        (TSE.replace(repetition_time=-1.0), 'repetition time of -1 s'),
+        (MPRAGE.replace(repetition_time=0.0), 'repetition time of 0 s'),
+        (TSE.replace(repetition_time=float('nan')), 'repetition time of nan s'),
+        (TSE.replace(echo_time=-0.01), 'echo time of -0.01 s'),
+        (
+            TSE.replace(echo_time=6.0),
+            'echo time of 6 s does not fit into a repetition time of 6 s',
+        ),
+        (SPIN_ECHO.replace(echo_time=0.6), 'echo time of 0.6 s does not fit'),
+        (GRADIENT_ECHO.replace(echo_time=0.8), 'echo time of 0.8 s does not fit'),
+        # Of an echo spacing, too.
+        (MPRAGE.replace(repetition_time=0.008, echo_time=0.009), 'echo time of 0.009 s'),
+        (MPRAGE.replace(inversion_time=0.0), 'inversion time of 0 s'),
+        (MPRAGE.replace(inversion_time=2.4), 'inversion time of 2.4 s does not fit into a repet'),
+        (MPRAGE.replace(inversion_time=2.4, flip_angle=120), 'inversion time of 2.4 s does not'),
+        (FLAIR.replace(inversion_time=-1.0), 'inversion time of -1 s'),
+        (
+            FLAIR.replace(inversion_time=9.5),
+            'inversion time of 9.5 s does not fit into a repetiti',
+        ),
+        (GRADIENT_ECHO.replace(flip_angle=270), 'flip angle of 270 degrees'),
+        (MPRAGE.replace(flip_angle=-9), 'flip angle of -9 degrees'),
+        (SPIN_ECHO.replace(flip_angle=0), 'flip angle of 0 degrees'),
+    ],
+)
+def test_values_that_no_sequence_has_are_refused(acquisition, said):
+    with pytest.raises(ValueError, match=said):
+        signal(acquisition, WATER)
+
+
+@pytest.mark.parametrize('protocol', PROTOCOLS)
+def test_default_protocols_can_be_computed(protocol):
+    assert signal(protocol.acquisition, relaxation('cortex')) > 0
 
 
 def test_missing_parameter_is_named():

@@ -17,7 +17,14 @@ from .acquisition import BIDS_KEYS, CONTRASTS, Acquisition
 from .errors import UsageError
 from .plan import Target
 from .protocols import DEFAULT_FIELD_STRENGTH, DEFAULT_VOXEL_SIZE, protocol_for
-from .values import PLAUSIBLE, as_number, canonical_manufacturer, doubt, wrong_unit
+from .values import (
+    LONGEST_ECHO_SPACING,
+    PLAUSIBLE,
+    as_number,
+    canonical_manufacturer,
+    doubt,
+    wrong_unit,
+)
 
 LIKE_NAME = 'Like'
 #: Files of images made for validation begin so; no target of the user may.
@@ -29,9 +36,6 @@ _ENTRY_KEYS = ('name', 'contrast', 'suffix', 'voxel_size', *_FIELD_OF)
 _NAME = re.compile(r'[A-Za-z0-9]{1,32}')
 #: Voxel sizes that can be asked for, in mm.
 _VOXEL_SIZES = (0.2, 10.0)
-#: Below this repetition time in seconds, vendors state the echo spacing of an inversion-prepared
-#: gradient echo, which may well be shorter than its inversion time.
-_ECHO_SPACING = 0.1
 
 
 def default_target(contrast: str) -> Target:
@@ -428,7 +432,7 @@ def _check_times(entry: _Entry | _Options, values: dict) -> None:
             f'{te:g} s is not shorter than the repetition time of {tr:g} s',
             'Check both values',
         )
-    if tr is not None and ti is not None and tr > _ECHO_SPACING and ti >= tr:
+    if tr is not None and ti is not None and tr > LONGEST_ECHO_SPACING and ti >= tr:
         raise entry.error(
             'InversionTime',
             f'{ti:g} s is not shorter than the repetition time of {tr:g} s',

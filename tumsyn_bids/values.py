@@ -43,6 +43,10 @@ PLAUSIBLE: dict[str, Range] = {
     'voxel_size': Range(0.05, 20, 'mm', ((1000.0, 'micrometres'),)),
 }
 
+#: In seconds. A repetition time up to this, of a T1w with an inversion time, is no time from one
+#: inversion to the next: GE and Philips write the echo spacing of such sequences, 6 to 10 ms.
+LONGEST_ECHO_SPACING = 0.1
+
 #: Field strengths that scanners are sold as, in tesla. Files give the true one (2.89 for "3 T").
 _NOMINAL = (0.064, 0.2, 0.3, 0.35, 0.5, 0.55, 1.0, 1.5, 3.0, 4.0, 4.7, 7.0, 9.4, 10.5, 11.7)
 _NOMINAL_TOLERANCE = 0.05

@@ -96,7 +96,10 @@ def _add_phantom(commands) -> None:
     parser = _command(commands, 'phantom', _run_phantom, text)
     parser.add_argument('out', type=absolute_path, help='folder for the dataset')
     parser.add_argument(
-        '--resolution', type=float, metavar='MM', help='coarsest common voxel size'
+        '--resolution',
+        type=float,
+        metavar='MM',
+        help='no voxel edge is shorter (default: 1 to 5 mm, as in the protocols)',
     )
     parser.add_argument('--seed', type=whole_number(0), help='of everything that is drawn')
     parser.add_argument('--subjects', nargs='+', metavar='LABEL', help='only these')

@@ -37,18 +37,22 @@ SIMILAR: dict[str, str] = {
 }
 #: Brightest value that is handed to the network.
 _LARGEST = 3.0
-#: An inversion recovery takes longer than this; a shorter TR (s) without a TI has none, unless it
-#: is the echo spacing that some vendors write.
+#: An inversion recovery takes longer than this; a T1w of a shorter TR (s) without a TI has none,
+#: also where that TR may be the echo spacing that some vendors write.
 _SHORTEST_INVERSION_TR = 1.2
-#: A TR (s) below this is such a spacing.
-_ECHO_SPACING = 0.1
+#: Signal, relative to the equilibrium of water, below which there is none.
+_FAINTEST = 1e-6
+#: Part of the repetition time that an echo time takes at most that nobody has stated.
+_LONGEST_ECHO = 0.9
+_STATED = ('repetition_time', 'echo_time', 'inversion_time', 'flip_angle')
 
 
 def expected_signals(acquisition: Acquisition) -> np.ndarray:
     """Return the signal of each tissue under an acquisition, by the sequence equations.
 
-    Parameters that are unknown are those of the default protocol of the contrast; so are all of
-    them where those that are known do not make a sequence.
+    Parameters that are unknown are those of the default protocol of the contrast. Where those that
+    are known do not make a sequence (:func:`impossible_timing`), all of them are discarded, also
+    those that would fit, and the signals are those of the default protocol.
 
     Parameters
     ----------
@@ -62,34 +66,47 @@ def expected_signals(acquisition: Acquisition) -> np.ndarray:
     """
     if acquisition.contrast is None:
         return np.zeros(N_SIGNALS, dtype=np.float32)
-    default = default_protocol(acquisition.contrast, acquisition.field_strength)
-    for candidate in (_completed(acquisition, default), default):
-        try:
-            values = tissue_signals(candidate)
-        except (ValueError, ArithmeticError):
-            continue
-        if np.isfinite(values).all() and values.max() > 0:
-            break
+    _, values, _ = _computed(acquisition)
     shares = np.array(list(BRAIN_SHARES.values()))
     bright = weighted_quantile(values, shares, 0.98)
-    return np.clip(values / max(bright, 1e-6), 0, _LARGEST).astype(np.float32)
+    return np.clip(values / max(bright, _FAINTEST), 0, _LARGEST).astype(np.float32)
 
 
 def impossible_timing(acquisition: Acquisition) -> str | None:
-    """Say why the times of an acquisition make no sequence, or return ``None``.
+    """Say why no sequence has the parameters of an acquisition, or return ``None``.
 
-    Parameters that are unknown are those of the default protocol of the contrast.
+    Values that are left open are those of the default protocol of the contrast; the sentence says
+    so of those that it names.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+
+    Returns
+    -------
+    str or None
+        Such as ``'an inversion time of 9 s does not fit into a repetition time of 5 s'``; ``None``
+        if :func:`expected_signals` computes what is stated, or if the contrast is unknown.
     """
     if acquisition.contrast is None:
         return None
-    default = default_protocol(acquisition.contrast, acquisition.field_strength)
-    known = _completed(acquisition, default)
-    tr, te, ti = known.repetition_time, known.echo_time, known.inversion_time
-    if te >= tr:
-        return f'an echo time of {te:g} s does not fit into a repetition time of {tr:g} s'
-    if ti is not None and tr > _ECHO_SPACING and ti >= tr:
-        return f'an inversion time of {ti:g} s does not fit into a repetition time of {tr:g} s'
-    return None
+    return _computed(acquisition)[2]
+
+
+def at_echo_time(acquisition: Acquisition, echo_time: float) -> Acquisition:
+    """Return what is computed of an acquisition, as if it had another echo time.
+
+    Parameters
+    ----------
+    acquisition : Acquisition
+        Of known contrast.
+    echo_time : float
+        In seconds; what fits into the repetition time, if that is shorter.
+    """
+    computed, _, _ = _computed(acquisition)
+    if echo_time >= computed.repetition_time:
+        echo_time = _LONGEST_ECHO * computed.repetition_time
+    return computed.replace(echo_time=echo_time)
 
 
 def share_of(tissue: str) -> int:
@@ -120,15 +137,44 @@ def weighted_quantile(values: np.ndarray, weights: np.ndarray, quantile: float) 
     return float(values[order][np.searchsorted(cumulative, quantile * cumulative[-1])])
 
 
+def _computed(acquisition: Acquisition) -> tuple[Acquisition, np.ndarray, str | None]:
+    """Return what the equations are given, the signals, and what was impossible otherwise."""
+    default = default_protocol(acquisition.contrast, acquisition.field_strength)
+    completed = _completed(acquisition, default)
+    try:
+        values = tissue_signals(completed)
+        if np.isfinite(values).all() and values.max() > _FAINTEST:
+            return completed, values, None
+        problem = 'no tissue gives a signal'
+    except (ValueError, ArithmeticError) as error:
+        problem = str(error)
+    names = [name.replace('_', ' ') for name in _STATED if getattr(acquisition, name) is None]
+    ours = [f'the {name}' for name in names if name in problem]
+    if ours:
+        verb = 'is that' if len(ours) == 1 else 'are those'
+        problem += f' ({" and ".join(ours)} {verb} of the default protocol)'
+    return default, tissue_signals(default), problem
+
+
 def _completed(acquisition: Acquisition, default: Acquisition) -> Acquisition:
     tr, angle = acquisition.repetition_time, acquisition.flip_angle
     may_invert = tr is None or tr > _SHORTEST_INVERSION_TR
     if acquisition.contrast in ('T1w', 'T1CE') and acquisition.inversion_time is None:
         if tr is None and angle is not None and angle >= 60:
             # A spin echo of which nothing else is known.
-            return acquisition.filled_from(
-                default.replace(inversion_time=None, repetition_time=0.5, echo_time=0.012)
-            )
-        if not may_invert:
-            return acquisition.filled_from(default.replace(inversion_time=None))
-    return acquisition.filled_from(default)
+            default = default.replace(inversion_time=None, repetition_time=0.5, echo_time=0.012)
+        elif not may_invert:
+            default = default.replace(inversion_time=None)
+    return _with_room_for_the_echo(acquisition, acquisition.filled_from(default))
+
+
+def _with_room_for_the_echo(stated: Acquisition, completed: Acquisition) -> Acquisition:
+    """Let what nobody has stated give way: of an SWI with a long TE, TR is not the usual one."""
+    tr, te = completed.repetition_time, completed.echo_time
+    if te < tr:
+        return completed
+    if stated.echo_time is None:
+        return completed.replace(echo_time=_LONGEST_ECHO * tr)
+    if stated.repetition_time is None:
+        return completed.replace(repetition_time=te / _LONGEST_ECHO)
+    return completed

@@ -105,6 +105,9 @@ _LEFT_LABELS: dict[int, str] = {
     26: 'accumbens',
     28: 'ventral_dc',
     30: 'csf',
+    31: 'choroid_plexus',
+    78: 'white_matter_lesion',
+    81: 'white_matter_lesion',
 }
 _RIGHT_OF: dict[int, int] = {
     2: 41,
@@ -123,6 +126,9 @@ _RIGHT_OF: dict[int, int] = {
     26: 58,
     28: 60,
     30: 62,
+    31: 63,
+    78: 79,
+    81: 82,
 }
 LABEL_TISSUES: dict[int, str] = {
     **_LEFT_LABELS,
@@ -133,7 +139,9 @@ LABEL_TISSUES: dict[int, str] = {
     16: 'brain_stem',
     24: 'csf',
     72: 'csf',
+    # Hypointensities within white matter, and of the grey nuclei, where they look alike.
     77: 'white_matter_lesion',
+    80: 'white_matter_lesion',
     85: 'optic_nerve',
     136: 'choroid_plexus',
     137: 'choroid_plexus',
@@ -156,6 +164,21 @@ LABEL_TISSUES: dict[int, str] = {
     516: 'marrow',
     530: 'optic_nerve',
 }
+#: First and last number of what FreeSurfer (``mri_aparc2aseg``) makes of parcellations: it adds
+#: thousands, for left and right cortex and left and right white matter, to the numbers of the
+#: parcels; those of Destrieux's of 2009 have numbers of their own. 5001 and 5002 are white matter
+#: deep below any parcel.
+_LABEL_RANGES: tuple[tuple[int, int, str], ...] = (
+    (1000, 2999, 'cortex'),
+    (3000, 4999, 'white_matter'),
+    (5001, 5002, 'white_matter'),
+    (11100, 11175, 'cortex'),
+    (12100, 12175, 'cortex'),
+    (13100, 13175, 'white_matter'),
+    (14100, 14175, 'white_matter'),
+)
+#: Largest number that has a tissue.
+LARGEST_LABEL = max(last for _, last, _ in _LABEL_RANGES)
 
 
 def relaxation(tissue: str, field_strength: float = 3.0) -> Relaxation:
@@ -191,18 +214,18 @@ def relaxation(tissue: str, field_strength: float = 3.0) -> Relaxation:
 
 
 def tissue_of_label(label: int) -> str:
-    """Return the tissue of a FreeSurfer label number; cortical parcels count as cortex.
+    """Return the tissue of a FreeSurfer label number; parcels of cortex count as cortex.
 
     Raises
     ------
     KeyError
         If the number has no tissue.
     """
-    if 1000 < label < 3000 or 11000 < label < 13000:
-        return 'cortex'
-    if 3000 <= label < 5000:
-        return 'white_matter'
+    label = int(label)
+    for first, last, tissue in _LABEL_RANGES:
+        if first <= label <= last:
+            return tissue
     try:
-        return LABEL_TISSUES[int(label)]
+        return LABEL_TISSUES[label]
     except KeyError:
         raise KeyError(f'label {label} has no tissue in the table') from None

@@ -11,21 +11,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nb
 import numpy as np
 import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
 from ..acquisition import Acquisition
+from ..errors import UsageError
 from ..physics.expected import weighted_quantile
 from ..physics.signals import signal
-from ..physics.tissues import TISSUES, Relaxation, relaxation, tissue_of_label
+from ..physics.tissues import Relaxation, relaxation
 from ..place import BrainFrame
+from .labelmaps import TISSUE_NAMES, read_labels, tissues_of
 from .lesions import distance_to_ventricles, draw_lesions
 from .noise import smooth_fields
 
-TISSUE_NAMES: tuple[str, ...] = tuple(TISSUES)
 OUTSIDE_BRAIN = ('air', 'eye', 'fat', 'muscle', 'skin', 'mucosa', 'bone', 'marrow', 'optic_nerve')
 #: By which a person is turned at most about each axis, if nothing else is asked.
 ROTATION_DEG = 15.0
@@ -63,19 +63,23 @@ class TissueVolume:
 
 
 def load_tissue_volume(path: str | Path) -> TissueVolume:
-    """Read a label map with FreeSurfer numbers (1 mm) as tissues.
+    """Read a label map with FreeSurfer numbers as tissues.
 
     Raises
     ------
-    KeyError
-        If a label has no tissue; the message names the label.
+    UsageError
+        If the file holds no label map of a head, or labels without a known tissue; see
+        :func:`~tumsyn_bids.simulation.labelmaps.read_labels`.
     """
-    img = nb.as_closest_canonical(nb.load(path))
-    labels = np.asarray(img.dataobj).round().astype(np.int32)
-    values, inverse = np.unique(labels, return_inverse=True)
-    index = np.array([TISSUE_NAMES.index(tissue_of_label(value)) for value in values])
-    tissue = index[inverse.reshape(labels.shape)].astype(np.uint8)
+    labels = read_labels(path)
+    tissue = tissues_of(labels)
     parenchyma = ~np.isin(tissue, [TISSUE_NAMES.index(n) for n in (*OUTSIDE_BRAIN, *_FLUID)])
+    if not parenchyma.any():
+        raise UsageError(
+            'no voxel of the label map is brain tissue',
+            path=path,
+            remedy='Give a map with FreeSurfer numbers, such as 3 and 42 for cortex',
+        )
     # The largest piece: stray nerve or cord voxels far from the brain must not widen the crop.
     pieces, _ = ndimage.label(parenchyma)
     parenchyma = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1

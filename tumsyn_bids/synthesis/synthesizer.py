@@ -18,7 +18,7 @@ from ..grids import Grid, resample
 from ..networks.correction import ScanKinds
 from ..networks.hardware import has_bfloat16
 from ..networks.model import LoadedModel, load_model
-from ..physics.expected import expected_signals, impossible_timing
+from ..physics.expected import at_echo_time, expected_signals, impossible_timing
 from ..place import BrainFrame
 from ..prompt import parse_prompt, render_prompt, without_person
 from ..protocols import usual_protocol
@@ -337,7 +337,7 @@ class Synthesizer:
 
     def _changes(self, usual: Acquisition, wanted: Acquisition) -> tuple[torch.Tensor, ...]:
         """Return what is mixed of ``wanted``, and what of it the echo time has changed."""
-        same_echo = wanted.replace(echo_time=usual.echo_time)
+        same_echo = at_echo_time(wanted, usual.echo_time)
         there, before, after = map(expected_signals, (usual, same_echo, wanted))
         gain = self.config.physics_gain
         mixed = there + gain * (after - there), gain * (after - before)
