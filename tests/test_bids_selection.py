@@ -159,6 +159,25 @@ def test_unreadable_image_is_refused_and_the_others_used(dataset):
     assert 'datalad get' in refused['sub-01_FLAIR.nii.gz']
 
 
+def test_damaged_headers_are_refused_or_read_and_stop_nothing(dataset):
+    path = dataset.image('sub-01_T1w.nii')
+    img = nb.load(path, mmap=False)
+    img.header.extensions.append(nb.nifti1.Nifti1Extension('comment', b'of the scanner'))
+    img.to_filename(path)
+    sound, random = path.read_bytes(), np.random.default_rng(0)
+    layout, seen = index_dataset(dataset.root), []
+    for case in range(300):
+        content = bytearray(sound)
+        for place in random.integers(0, 400, random.integers(1, 12)):
+            content[place] = random.integers(256)
+        path.write_bytes(content[: random.integers(420)] if case % 5 == 0 else content)
+        scans, refused, _ = select_scans(layout, '01', None, images=[path])
+        assert len(scans) + len(refused) == 1
+        seen += [item.reason for item in refused]
+    assert any('its header cannot be read' in reason for reason in seen)
+    assert len(seen) < 300
+
+
 def test_truncated_image_is_not_read_beyond_its_header(dataset):
     path = dataset.image('sub-01_T1w.nii', shape=(64, 64, 64))
     path.write_bytes(path.read_bytes()[:400])
