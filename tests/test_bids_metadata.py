@@ -152,6 +152,18 @@ def test_broken_sidecar_is_named(dataset, text):
     assert read_acquisition(other, dataset.root)[0].echo_time == 0.1
 
 
+def test_numbers_of_thousands_of_digits(dataset):
+    path = dataset.image('sub-01_T1w.nii.gz')
+    sidecar = dataset.text('sub-01/anat/sub-01_T1w.json', f'{{"EchoTime": {"4" * 400}}}')
+    acq, findings = read_acquisition(path, dataset.root)
+    assert acq.echo_time is None
+    assert fields_of(findings) == [('sub-01/anat/sub-01_T1w.json', 'EchoTime')]
+    sidecar.write_text(f'{{"EchoTime": {"4" * 5000}}}')
+    with pytest.raises(ScanError, match='cannot be read') as error:
+        read_acquisition(path, dataset.root)
+    assert error.value.path == sidecar
+
+
 def test_header_of_absent_and_broken_images(dataset):
     folder = dataset.root / 'sub-01' / 'anat'
     folder.mkdir(parents=True)

@@ -9,6 +9,7 @@ import pytest
 from bids_builder import SIDECAR, Builder
 
 from tumsyn_bids.acquisition import CONTRASTS, FIELDS
+from tumsyn_bids.bids import planning
 from tumsyn_bids.bids.layout import index_dataset, load_filters
 from tumsyn_bids.bids.metadata import MetadataReader
 from tumsyn_bids.bids.modal import MODAL_PARTICIPANTS, dataset_protocols
@@ -274,6 +275,35 @@ def test_broken_sidecar_fails_its_session_alone(dataset):
     assert [item.label for item in failures] == ['sub-01_ses-2']
     assert failures[0].error.path == broken
     assert failures[0].error.exit_code == 1
+
+
+def test_an_error_of_the_program_fails_its_session_alone(dataset, monkeypatch):
+    for name in ('sub-01_ses-1', 'sub-01_ses-2', 'sub-02', 'sub-03'):
+        dataset.image(f'{name}_T1w.nii.gz', SIDECAR)
+    imaging = MetadataReader.imaging
+
+    def fragile(self, path):
+        if 'ses-2' in str(path):
+            raise AttributeError('no attribute "lower"')
+        return imaging(self, path)
+
+    monkeypatch.setattr(MetadataReader, 'imaging', fragile)
+    sessions = planning.list_sessions
+
+    def closed(layout, subject):
+        if subject == '03':
+            raise PermissionError(13, 'Permission denied', str(dataset.root / 'sub-03'))
+        return sessions(layout, subject)
+
+    monkeypatch.setattr(planning, 'list_sessions', closed)
+    plans, failures = plan(dataset)
+    assert [item.label for item in plans] == ['sub-01_ses-1', 'sub-02']
+    by_label = {item.label: item for item in failures}
+    assert set(by_label) == {'sub-01_ses-2', 'sub-03'}
+    assert 'AttributeError: no attribute' in by_label['sub-01_ses-2'].error.problem
+    assert 'Traceback' in by_label['sub-01_ses-2'].details
+    assert by_label['sub-03'].error.path == dataset.root / 'sub-03'
+    assert 'Permission denied' in by_label['sub-03'].error.problem
 
 
 @pytest.mark.parametrize(('policy', 'found'), [('warn', 2), ('none', 1)])

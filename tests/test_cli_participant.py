@@ -182,11 +182,12 @@ def test_a_session_that_cannot_be_planned_is_put_down(settings, capsys):
     run = Run(settings)
     error = ScanError('no usable scan', path='/ds/sub-01', remedy='Provide one')
     finding = Finding('sub-01/anat/sub-01_T1w.json', 'EchoTime', '3', 'is too long', 'dropped')
-    run.refuse(SessionFailure('01', None, error, findings=(finding,)))
+    run.refuse(SessionFailure('01', None, error, findings=(finding,), details='Traceback'))
     assert run.tally.failed == ['sub-01']
     assert 'sub-01: /ds/sub-01: no usable scan. Provide one.' in capsys.readouterr().err
     (crash,) = settings.log_dir.glob('crash-sub-01-plan.txt')
     assert 'sub-01_T1w.json: EchoTime 3: is too long; dropped' in crash.read_text()
+    assert 'Traceback' in crash.read_text()
 
 
 def test_a_header_that_was_mended_is_told_at_once(settings, capsys):

@@ -172,11 +172,23 @@ def _read(root: Path, path: Path, inherited: str) -> Table | None:
     if not path.is_file():
         return None
     # Not splitlines, which takes characters inside of cells for line ends too.
-    lines = [line for line in re.split(r'[\r\n]+', _decoded(path.read_bytes())) if line.strip()]
+    lines = [line for line in re.split(r'[\r\n]+', _decoded(_raw(root, path))) if line.strip()]
     cells = [[cell.strip().strip('"').strip() for cell in line.split('\t')] for line in lines]
     columns = tuple(cells[0]) if cells else ()
     rows = tuple(dict(zip(columns, row, strict=False)) for row in cells[1:])
     return Table(path.relative_to(root).as_posix(), columns, rows, _about(root, path, inherited))
+
+
+def _raw(root: Path, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        # One at the root concerns everybody, others one participant.
+        raise (UsageError if path.parent == root else ScanError)(
+            f'the table cannot be read ({error.strerror})',
+            path=path,
+            remedy='Check its permissions and the disk',
+        ) from error
 
 
 def _decoded(raw: bytes) -> str:

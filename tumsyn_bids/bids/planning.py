@@ -9,6 +9,7 @@ with the protocol of the acquired scan, on a 1 mm grid.
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +50,8 @@ class SessionFailure:
         Names the file at fault, if any, and the remedy.
     refused : tuple of Refusal
     findings : tuple of Finding
+    details : str
+        The traceback, where the error is one of the program.
     """
 
     subject: str
@@ -56,6 +59,7 @@ class SessionFailure:
     error: TumsynError
     refused: tuple[Refusal, ...] = ()
     findings: tuple[Finding, ...] = ()
+    details: str = ''
 
     @property
     def label(self) -> str:
@@ -106,7 +110,7 @@ def build_plans(
         Sorted by participant and session. One without tasks has all that was asked for.
     failures : list of SessionFailure
         Sessions without a usable scan, with an unreadable sidecar, or (policy ``'error'``) with
-        metadata missing.
+        metadata missing; also those at which the program itself fails.
 
     Raises
     ------
@@ -126,11 +130,16 @@ def build_plans(
         donors=Donors(layout, reader, filters) if match_brightness == 'dataset' else None,
     )
     check_unique([*builder.targets, *map(default_target, builder.contrasts)])
-    sessions = _sessions(layout, participant_label, session_label)
+    sessions, failures = _sessions(layout, participant_label, session_label)
     images = images_by_session(layout)
-    plans, failures = [], []
+    plans = []
     for subject, session in sessions:
-        outcome = builder.build(subject, session, images.get((subject, session), []))
+        try:
+            outcome = builder.build(subject, session, images.get((subject, session), []))
+        except UsageError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one session's trouble shall not stop the others
+            outcome = _unexpected(layout, subject, session, error)
         (plans if isinstance(outcome, SessionPlan) else failures).append(outcome)
     return plans, failures
 
@@ -150,7 +159,10 @@ def _contrast_names(contrasts: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(contrasts))
 
 
-def _sessions(layout, participant_label, session_label) -> list[tuple[str, str | None]]:
+def _sessions(
+    layout, participant_label, session_label
+) -> tuple[list[tuple[str, str | None]], list[SessionFailure]]:
+    """Return participants and sessions, and the participants whose folder cannot be read."""
     root = check_dataset(layout.root)
     labels = list(participant_label)
     subjects = match_participants(root, labels) if labels else list_participants(root)
@@ -160,10 +172,15 @@ def _sessions(layout, participant_label, session_label) -> list[tuple[str, str |
             path=root,
             remedy='Participants are folders whose names begin with "sub-"',
         )
-    pairs = [(label, session) for label in subjects for session in list_sessions(layout, label)]
+    pairs, failures = [], []
+    for label in subjects:
+        try:
+            pairs += [(label, session) for session in list_sessions(layout, label)]
+        except OSError as error:
+            failures.append(_unexpected(layout, label, None, error))
     wanted = {str(label).removeprefix('ses-') for label in session_label}
     if not wanted:
-        return pairs
+        return pairs, failures
     chosen = [pair for pair in pairs if pair[1] in wanted]
     absent = wanted - {session for _, session in chosen}
     if absent:
@@ -175,7 +192,32 @@ def _sessions(layout, participant_label, session_label) -> list[tuple[str, str |
             field='--session-label',
             remedy='Check the labels',
         )
-    return chosen
+    return chosen, failures
+
+
+def _unexpected(layout, subject: str, session: str | None, error: Exception) -> SessionFailure:
+    """Word what nobody has foreseen, as the failure of one session."""
+    folder = _session_folder(layout.root, subject, session)
+    details = ''.join(traceback.format_exception(error))
+    if isinstance(error, OSError):
+        worded = SessionError(
+            f'it cannot be read ({error.strerror or error})',
+            path=error.filename or folder,
+            remedy='Check its permissions and the disk',
+        )
+    else:
+        worded = SessionError(
+            f'the program failed at it ({type(error).__name__}: {str(error)[:200]})',
+            path=folder,
+            remedy='Look for odd values in its sidecars and tables, and please report the failure',
+        )
+    return SessionFailure(subject, session, worded, details=details)
+
+
+def _session_folder(root: str | Path, subject: str, session: str | None) -> Path:
+    """Return the folder of a session, or of a participant without sessions."""
+    folder = Path(root) / f'sub-{subject}'
+    return folder / f'ses-{session}' if session else folder
 
 
 @dataclass
@@ -222,12 +264,14 @@ class _Builder:
         )
 
     def _nothing_usable(self, subject, session, refused) -> SessionError:
-        folder = Path(self.layout.root) / f'sub-{subject}'
-        folder = folder / f'ses-{session}' if session else folder
+        folder = _session_folder(self.layout.root, subject, session)
         if refused:
             found = '; '.join(f'{Path(r.path).name}: {r.reason}' for r in refused[:5])
         else:
-            found = ', '.join(sorted(os.listdir(folder))) or 'nothing'
+            inside = sorted(os.listdir(folder))
+            for datatype in {'anat', 'swi'} & set(inside):
+                os.listdir(folder / datatype)  # one that may not be read is told as such
+            found = ', '.join(inside) or 'nothing'
         return SessionError(
             f'no usable anatomical scan (found {found})',
             path=folder,

@@ -240,7 +240,7 @@ class Run:
             version=__version__,
             warnings=warnings,
         )
-        details = ''.join(f'{warning}\n' for warning in warnings)
+        details = ''.join(f'{warning}\n' for warning in warnings) + failure.details
         crashes = self.crash(failure.label, 'plan', str(failure.error), details)
         shown = tuple(str(path.relative_to(self.settings.output_dir)) for path in crashes)
         self.finish(replace(record, crashes=shown))
