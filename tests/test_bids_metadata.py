@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import json
 
+import nibabel as nb
 import pytest
 from bids_builder import SIDECAR, Builder
 
 from tumsyn_bids.acquisition import BIDS_KEYS, Acquisition
+from tumsyn_bids.bids.layout import index_dataset
 from tumsyn_bids.bids.metadata import MetadataReader, read_acquisition, read_header
+from tumsyn_bids.bids.requests import target_from_file
+from tumsyn_bids.bids.selection import select_scans
 from tumsyn_bids.bids.sidecars import Sidecars, name_parts
 from tumsyn_bids.errors import ScanError
 from tumsyn_bids.prompt import render_prompt
@@ -110,6 +114,26 @@ def test_voxel_size_of_the_sidecar_goes_first(dataset):
     acq, findings = read_acquisition(path, dataset.root)
     assert acq.voxel_size == (4, 4, 4)
     assert findings[0].field == 'AcquisitionVoxelSize'
+
+
+@pytest.mark.parametrize('axes', ['LSA', 'PIR', 'SAL', 'RAS'])
+def test_voxel_size_is_along_the_head_however_the_image_is_stored(dataset, axes):
+    """Targets, prompts and training all speak of left-right, posterior-anterior, and so on."""
+    path = dataset.image('sub-01_T1w.nii', zooms=(3, 4, 5))
+    img = nb.load(path, mmap=False)
+    ornt = nb.orientations.axcodes2ornt(axes)
+    stored = img.as_reoriented(nb.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], ornt))
+    stored.to_filename(path)
+    assert ''.join(nb.aff2axcodes(stored.affine)) == axes
+    zooms = read_header(path).zooms
+    assert zooms == tuple({'L': 3, 'R': 3, 'P': 4, 'A': 4, 'S': 5, 'I': 5}[axis] for axis in axes)
+    assert read_acquisition(path, dataset.root)[0].voxel_size == (3, 4, 5)
+    assert target_from_file(path).acquisition.voxel_size == (3, 4, 5)
+    (scan,), _, _ = select_scans(index_dataset(dataset.root), '01', None)
+    assert (scan.zooms, scan.acquisition.voxel_size) == (zooms, (3, 4, 5))
+    # What a sidecar states goes by the stored axes as well.
+    dataset.json('T1w.json', {'AcquisitionVoxelSize': [size / 2 for size in zooms]})
+    assert read_acquisition(path, dataset.root)[0].voxel_size == (1.5, 2, 2.5)
 
 
 @pytest.mark.parametrize(

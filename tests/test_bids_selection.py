@@ -159,6 +159,7 @@ def test_unreadable_image_is_refused_and_the_others_used(dataset):
     assert 'datalad get' in refused['sub-01_FLAIR.nii.gz']
 
 
+@pytest.mark.filterwarnings('ignore:Extension size')
 def test_damaged_headers_are_refused_or_read_and_stop_nothing(dataset):
     path = dataset.image('sub-01_T1w.nii')
     img = nb.load(path, mmap=False)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..acquisition import BIDS_KEYS, Acquisition
@@ -80,12 +82,12 @@ class MetadataReader:
     def read(self, path: str | Path) -> tuple[Acquisition, list[Finding]]:
         """Read a scan, its header and its person; see :func:`read_acquisition`."""
         acq, findings = self.read_named(path)
-        if acq.voxel_size is None and not str(path).endswith('.json'):
-            acq = acq.replace(voxel_size=read_header(path)[1])
+        if not str(path).endswith('.json'):
+            acq = with_voxel_size(acq, read_header(path))
         return acq, findings
 
     def read_named(self, path: str | Path) -> tuple[Acquisition, list[Finding]]:
-        """Read name, sidecars and person, but not the header."""
+        """Read name, sidecars and person, but not the header; see :func:`with_voxel_size`."""
         acq, findings = self.imaging(path)
         entities, _ = name_parts(path)
         if 'sub' not in entities:
@@ -94,7 +96,7 @@ class MetadataReader:
         return acq.replace(age=age, sex=sex), findings + about
 
     def imaging(self, path: str | Path) -> tuple[Acquisition, list[Finding]]:
-        """Read name and sidecars only: no header, no person."""
+        """Read name and sidecars only: no header, no person; see :func:`with_voxel_size`."""
         stated = self._sidecars.metadata(path)
         findings: list[Finding] = []
         values = {field: self._number(field, stated, findings) for field in _NUMERIC}
@@ -220,8 +222,45 @@ def _is_flair(entities: dict[str, str], values: dict[str, float | None]) -> bool
     return ti is not None and tr is not None and low <= ti <= high and tr > _FLAIR_REPETITION
 
 
-def read_header(path: str | Path) -> tuple[tuple[int, ...], tuple[float, float, float]]:
-    """Read shape and voxel size (mm) of an image without reading its voxels.
+@dataclass(frozen=True)
+class Header:
+    """What a header says about the voxels.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    zooms : tuple of 3 float
+        Voxel size in mm along the axes as they are stored.
+    order : tuple of 3 int
+        The stored axis nearest to left-right, posterior-anterior and inferior-superior.
+    """
+
+    shape: tuple[int, ...]
+    zooms: tuple[float, float, float]
+    order: tuple[int, int, int] = (0, 1, 2)
+
+    def along_head(self, sizes: Sequence[float]) -> tuple[float, float, float]:
+        """Bring sizes along the stored axes into the order of the head's axes."""
+        return tuple(sizes[axis] for axis in self.order)
+
+
+def with_voxel_size(acq: Acquisition, header: Header) -> Acquisition:
+    """Return what is known of a scan with its voxel size along the axes of the head.
+
+    BIDS does not say along which axes ``AcquisitionVoxelSize`` is; programs that write it go by
+    the image as it is stored, and so do we. Of a sidecar alone, it stays as it is stated.
+
+    Parameters
+    ----------
+    acq : Acquisition
+        From :meth:`MetadataReader.imaging` or :meth:`MetadataReader.read_named`.
+    header : Header
+    """
+    return acq.replace(voxel_size=header.along_head(acq.voxel_size or header.zooms))
+
+
+def read_header(path: str | Path) -> Header:
+    """Read shape, voxel size and orientation of an image without reading its voxels.
 
     Raises
     ------
@@ -249,10 +288,15 @@ def read_header(path: str | Path) -> tuple[tuple[int, ...], tuple[float, float, 
     try:
         img = nb.load(path)
         zooms = nb.affines.voxel_sizes(img.affine)
+        stored = nb.io_orientation(img.affine)[:, 0]
     except Exception as error:  # damaged bytes make nibabel raise errors of any kind
         raise ScanError(
             f'its header cannot be read ({error})',
             path=path,
             remedy='Convert or copy the image again',
         ) from error
-    return tuple(int(n) for n in img.shape), tuple(round(float(zoom), 4) for zoom in zooms)
+    return Header(
+        shape=tuple(int(n) for n in img.shape),
+        zooms=tuple(round(float(zoom), 4) for zoom in zooms),
+        order=tuple(int(axis) for axis in stored.argsort()),
+    )

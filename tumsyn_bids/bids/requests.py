@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import ScanError, UsageError
 from ..plan import Target
 from ..targets import LIKE_NAME, check_unique, load_targets_file, target_like
-from .metadata import MetadataReader, read_header
+from .metadata import MetadataReader, read_header, with_voxel_size
 
 
 def requested_targets(
@@ -52,8 +52,8 @@ def target_from_file(path: str | Path, name: str = LIKE_NAME) -> Target:
     above = (p for p in path.parents if (p / 'dataset_description.json').is_file())
     try:
         acq, _ = MetadataReader(next(above, path.parent)).imaging(path)
-        if acq.voxel_size is None and path.suffix != '.json':
-            acq = acq.replace(voxel_size=read_header(path)[1])
+        if path.suffix != '.json':
+            acq = with_voxel_size(acq, read_header(path))
     except ScanError as error:
         raise UsageError(error.problem, path=error.path, remedy=error.remedy) from error
     return target_like(acq, str(path), name=name)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from ..errors import ScanError, UsageError
 from ..plan import Finding, Refusal, Scan
 from ..protocols import default_protocol
-from .metadata import CONTRAST_OF_SUFFIX, MetadataReader, read_header
+from .metadata import CONTRAST_OF_SUFFIX, MetadataReader, read_header, with_voxel_size
 from .sidecars import name_parts
 
 if TYPE_CHECKING:
@@ -154,15 +154,14 @@ def _candidate(path: Path, reader: MetadataReader) -> tuple[Scan, list[Finding]]
         return Refusal(relative, reason)
     acq, findings = reader.read_named(path)
     try:
-        shape, zooms = read_header(path)
+        header = read_header(path)
     except ScanError as error:
         return Refusal(relative, f'{error.problem}; {error.remedy}')
-    reason = _header_reason(shape, zooms)
+    reason = _header_reason(header.shape, header.zooms)
     if reason:
         return Refusal(relative, reason)
-    if acq.voxel_size is None:
-        acq = acq.replace(voxel_size=zooms)
-    return Scan(str(path), acq, entities, shape, zooms), findings
+    acq = with_voxel_size(acq, header)
+    return Scan(str(path), acq, entities, header.shape, header.zooms), findings
 
 
 def _name_reason(suffix: str, entities: dict[str, str]) -> str | None:
