@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from pathlib import Path
 
+import nibabel as nb
+import numpy as np
 import pytest
 from bids_builder import SIDECAR, Builder
 
@@ -275,6 +278,57 @@ def test_broken_sidecar_fails_its_session_alone(dataset):
     assert [item.label for item in failures] == ['sub-01_ses-2']
     assert failures[0].error.path == broken
     assert failures[0].error.exit_code == 1
+
+
+def unfetched(path):
+    path.unlink()
+    path.symlink_to('../../.git/annex/objects/absent')
+
+
+def empty(path):
+    path.write_bytes(b'')
+
+
+def cut(path):
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:200]))
+
+
+def of_several_volumes(path):
+    nb.Nifti1Image(np.zeros((24, 24, 24, 3), np.uint8), np.diag([4, 4, 4, 1])).to_filename(path)
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'remedy'),
+    [
+        (unfetched, 'datalad get'),
+        (empty, 'Convert or copy'),
+        (cut, 'Convert or copy'),
+        (of_several_volumes, 'keep one of them'),
+    ],
+)
+def test_scan_that_cannot_be_used_is_told_and_not_made(dataset, tmp_path, spoil, remedy):
+    dataset.image('sub-01_T1w.nii.gz', SIDECAR)
+    spoil(dataset.image('sub-01_T2w.nii.gz'))
+    session = only(dataset)
+    assert made(session) == [('FLAIR', 'missing')]
+    (warning,) = session.warnings
+    assert 'sub-01/anat/sub-01_T2w.nii.gz: ' in warning
+    assert remedy in warning
+    assert 'no T2w is made as missing' in warning
+    assert SessionPlan.from_json(session.to_json()) == session
+    assert '  warning     sub-01_T2w.nii.gz: ' in plan_table([session])
+    # Who asks for it by name gets it.
+    assert made(only(dataset, contrasts=('T2w',))) == [('T2w', 'requested')]
+    file = tmp_path / 'targets.yaml'
+    file.write_text('- {contrast: T2w, name: mine}')
+    session = only(dataset, contrasts=(), targets=requested_targets(file))
+    assert made(session) == [('T2w', 'requested')]
+
+
+def test_session_whose_only_scan_cannot_be_used_fails(dataset):
+    unfetched(dataset.image('sub-01_T1w.nii.gz'))
+    _, [failure] = plan(dataset)
+    assert 'datalad get' in failure.error.problem
 
 
 def test_an_error_of_the_program_fails_its_session_alone(dataset, monkeypatch):

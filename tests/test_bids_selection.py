@@ -115,6 +115,22 @@ def test_headers_that_tell_of_no_brain_volume(dataset, shape, zooms, reason):
     assert reason in refused['sub-01_T1w.nii.gz']
 
 
+def test_scan_that_may_not_be_read_is_acquired_all_the_same(dataset, monkeypatch):
+    dataset.image('sub-01_T1w.nii.gz')
+    path = dataset.image('sub-01_T2w.nii.gz')
+    original = Path.open
+
+    def denied(self, *args, **how):
+        if self == path:
+            raise PermissionError(13, 'Permission denied', str(self))
+        return original(self, *args, **how)
+
+    monkeypatch.setattr(Path, 'open', denied)
+    _, [refusal], _ = select_scans(index_dataset(dataset.root), '01', None)
+    assert (refusal.severity, refusal.acquired) == ('warning', 'T2w')
+    assert 'Permission denied' in refusal.reason
+
+
 def test_one_volume_in_four_dimensions_is_accepted(dataset):
     dataset.image('sub-01_T1w.nii.gz', shape=(24, 24, 24, 1))
     assert select(dataset)[0] == {'T1w': 'sub-01_T1w.nii.gz'}
@@ -218,6 +234,15 @@ def test_filters(dataset):
     assert refused == {'sub-01_acq-a_T1w.nii.gz': 'left out by the filter "t1w"'}
     names, _, _ = select(dataset, {'t1w': {'acquisition': Query.NONE}, 'bold': {'task': 'x'}})
     assert names == {'T2w': 'sub-01_T2w.nii.gz'}
+
+
+def test_filter_decides_before_the_header_is_read(dataset):
+    dataset.image('sub-01_acq-a_T1w.nii.gz')
+    dataset.image('sub-01_acq-b_T1w.nii.gz').write_bytes(b'')
+    layout = index_dataset(dataset.root)
+    _, [refusal], _ = select_scans(layout, '01', None, {'t1w': {'acquisition': 'a'}})
+    assert refusal.reason == 'left out by the filter "t1w"'
+    assert refusal.severity == 'info'
 
 
 def test_unknown_entity_in_a_filter(dataset):

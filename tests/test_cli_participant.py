@@ -15,14 +15,15 @@ import pytest
 
 from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.bids.status import SessionRecord
-from tumsyn_bids.cli.participant import Run, Tally, share
+from tumsyn_bids.cli.participant import Run, Tally, share, warn
 from tumsyn_bids.cli.pool import _Pool
 from tumsyn_bids.cli.progress import Progress
 from tumsyn_bids.cli.reports import run_report
-from tumsyn_bids.cli.sessions import SessionJob, StepClock, run_session, step_name
+from tumsyn_bids.cli.sessions import SessionJob, StepClock, _completed, run_session, step_name
 from tumsyn_bids.cli.workers import Ended, Told, WorkerDied
 from tumsyn_bids.errors import ScanError
-from tumsyn_bids.plan import Finding, Scan, SessionPlan
+from tumsyn_bids.plan import Finding, Refusal, Scan, SessionPlan
+from tumsyn_bids.reports.content import SessionContent
 from tumsyn_bids.resources import session_gb
 from tumsyn_bids.settings import Settings
 
@@ -188,6 +189,22 @@ def test_a_session_that_cannot_be_planned_is_put_down(settings, capsys):
     (crash,) = settings.log_dir.glob('crash-sub-01-plan.txt')
     assert 'sub-01_T1w.json: EchoTime 3: is too long; dropped' in crash.read_text()
     assert 'Traceback' in crash.read_text()
+
+
+def test_scans_that_cannot_be_used_are_told_and_recorded(make_job, capsys):
+    refused = Refusal('sub-01/anat/x_T2w.nii', 'it is a link', 'warning', acquired='T2w')
+    other = Refusal('sub-01/anat/x_UNIT1.nii', 'noise')
+    job = make_job('01')
+    job = replace(job, plan=replace(job.plan, refused=(refused, other)))
+    warn([job.plan])
+    told = 'sub-01/anat/x_T2w.nii: it is a link (it counts as acquired: no T2w is made as missing)'
+    assert capsys.readouterr().err.splitlines() == [f'tumsyn-bids: warning: sub-01: {told}']
+    named = ('outputs', 'warnings', 'scores', 'confidence', 'figures', 'checks')
+    summary = {**{name: [] for name in named}, 'warnings': ['later'], 'model': {}}
+    record = _completed(job, None, summary)
+    assert record.warnings == (told, 'later')
+    session = SessionContent(record.to_dict(), job.plan)
+    assert session.n_doubts == 3
 
 
 def test_a_header_that_was_mended_is_told_at_once(settings, capsys):

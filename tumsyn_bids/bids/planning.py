@@ -252,13 +252,14 @@ class _Builder:
         except TumsynError as error:
             return SessionFailure(subject, session, error, tuple(refused), tuple(findings))
         reference, why = choose_reference(scans)
+        unusable = {item.acquired for item in refused}
         return SessionPlan(
             subject=subject,
             session=session,
             scans=tuple(scans),
             reference=reference.path,
             reference_reason=why,
-            tasks=tuple(self._with_donors(self._tasks(scans, reference), subject)),
+            tasks=tuple(self._with_donors(self._tasks(scans, reference, unusable), subject)),
             refused=tuple(refused),
             findings=tuple(findings),
         )
@@ -299,10 +300,10 @@ class _Builder:
             if keys:
                 yield Finding(path, ', '.join(keys), 'n/a', problem, _LEFT_UNKNOWN)
 
-    def _tasks(self, scans: list[Scan], reference: Scan) -> Iterator[SynthesisTask]:
+    def _tasks(self, scans: list[Scan], reference: Scan, unusable) -> Iterator[SynthesisTask]:
         acquired = {scan.contrast: scan for scan in scans}
         for contrast in self.contrasts:
-            missing = contrast not in acquired
+            missing = contrast not in acquired and contrast not in unusable
             if missing or not self.only_missing:
                 purpose = 'missing' if missing else 'requested'
                 yield self._task(default_target(contrast), purpose, scans, reference)

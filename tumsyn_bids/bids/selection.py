@@ -2,9 +2,10 @@
 
 1. Images of other contrasts, derived images, phase, real and imaginary parts, MP2RAGE parts and
    ``UNIT1`` are refused; so are images that a filter file leaves out.
-2. Images whose header tells that they hold no brain volume are refused: more than one volume,
-   fewer than :data:`MIN_SLICES` slices, less than :data:`MIN_EXTENT` mm in a direction, voxels
-   above :data:`MAX_VOXEL` mm.
+2. Images that cannot be read or have more than one volume are refused with a warning, and the
+   session has their contrast all the same. Images whose header tells that they hold no brain
+   volume are refused: fewer than :data:`MIN_SLICES` slices, less than :data:`MIN_EXTENT` mm in a
+   direction, voxels above :data:`MAX_VOXEL` mm.
 3. Of several images of one contrast, one is taken: of several echoes the one whose echo time is
    nearest to the default protocol's; then the one with the thinnest slices; then the smallest
    voxels; then the highest run, because a scan is repeated when the first one failed; then the
@@ -87,19 +88,19 @@ def select_scans(
     reader = reader or MetadataReader(layout.root)
     refused: list[Refusal] = []
     candidates: list[tuple[Scan, list[Finding]]] = []
+    allowed = {name: _allowed(layout, name, query) for name, query in (filters or {}).items()}
     if images is None:
         images = images_by_session(layout).get((subject, session), [])
     for path in images:
         if name_parts(path)[1] in _NOT_OURS:
             continue
-        outcome = _candidate(path, reader)
+        outcome = _candidate(path, reader, allowed)
         if isinstance(outcome, Refusal):
             refused.append(outcome)
         else:
             candidates.append(outcome)
-    candidates, left_out = _filtered(candidates, layout, filters or {})
     scans, findings, beaten = _best(candidates, Path(layout.root))
-    order = sorted([*refused, *left_out, *beaten], key=lambda refusal: refusal.path)
+    order = sorted([*refused, *beaten], key=lambda refusal: refusal.path)
     return scans, order, findings
 
 
@@ -146,22 +147,36 @@ def _entities(relative: str) -> tuple[dict[str, str], str]:
     return entities, entities.pop('suffix', '')
 
 
-def _candidate(path: Path, reader: MetadataReader) -> tuple[Scan, list[Finding]] | Refusal:
+def _candidate(
+    path: Path, reader: MetadataReader, allowed: dict[str, set[str]]
+) -> tuple[Scan, list[Finding]] | Refusal:
     relative = path.relative_to(reader.root).as_posix()
     entities, suffix = _entities(relative)
     reason = _name_reason(suffix, entities)
     if reason:
         return Refusal(relative, reason)
     acq, findings = reader.read_named(path)
+    name = acq.contrast.lower()
+    if str(path) not in allowed.get(name, {str(path)}):
+        return Refusal(relative, f'left out by the filter "{name}"')
     try:
         header = read_header(path)
     except ScanError as error:
-        return Refusal(relative, f'{error.problem}; {error.remedy}')
+        return _unusable(relative, f'{error.problem}; {error.remedy}', acq.contrast)
+    volumes = math.prod(header.shape[3:])
+    if volumes != 1:
+        reason = f'it has {volumes} volumes, and a scan has one; keep one of them, or their mean'
+        return _unusable(relative, reason, acq.contrast)
     reason = _header_reason(header.shape, header.zooms)
     if reason:
         return Refusal(relative, reason)
     acq = with_voxel_size(acq, header)
     return Scan(str(path), acq, entities, header.shape, header.zooms), findings
+
+
+def _unusable(relative: str, reason: str, contrast: str) -> Refusal:
+    """Refuse a scan that the session has and that the user can make usable."""
+    return Refusal(relative, reason, 'warning', acquired=contrast)
 
 
 def _name_reason(suffix: str, entities: dict[str, str]) -> str | None:
@@ -177,9 +192,6 @@ def _name_reason(suffix: str, entities: dict[str, str]) -> str | None:
 
 
 def _header_reason(shape: tuple[int, ...], zooms: tuple[float, ...]) -> str | None:
-    volumes = math.prod(shape[3:])
-    if volumes != 1:
-        return f'it has {volumes} volumes; a scan has one'
     if len(shape) < 3 or min(shape[:3]) < MIN_SLICES:
         size = ' x '.join(map(str, shape))
         return f'its {size} voxels are fewer than {MIN_SLICES} slices'
@@ -190,20 +202,6 @@ def _header_reason(shape: tuple[int, ...], zooms: tuple[float, ...]) -> str | No
     if extent < MIN_EXTENT:
         return f'it covers only {extent:.0f} mm in one direction, a brain needs {MIN_EXTENT:g} mm'
     return None
-
-
-def _filtered(candidates, layout, filters: dict[str, dict]):
-    """Split candidates into those that the filters let pass, and refusals."""
-    passed, left_out = [], []
-    allowed = {name: _allowed(layout, name, query) for name, query in filters.items()}
-    for scan, findings in candidates:
-        name = scan.contrast.lower()
-        if name in allowed and scan.path not in allowed[name]:
-            relative = Path(scan.path).relative_to(layout.root).as_posix()
-            left_out.append(Refusal(relative, f'left out by the filter "{name}"'))
-        else:
-            passed.append((scan, findings))
-    return passed, left_out
 
 
 def _allowed(layout, name: str, query: dict) -> set[str]:

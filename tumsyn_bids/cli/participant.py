@@ -85,6 +85,7 @@ def run_participant(request: Request) -> int:
     settings = settings.replace(run_id=new_run_id())
     settings = settings.replace(output_spaces=standard_spaces(settings))
     jobs = prepare(settings, plans)
+    warn(plans)
     with ParticipantLocks(*lock_folders(settings)) as locks:
         run = Run(settings, locks=locks)
         try:
@@ -95,6 +96,13 @@ def run_participant(request: Request) -> int:
             run.tally.not_finished = len(plans) + len(failures) - run.tally.ended
             say(run.tally.verdict(settings, time.monotonic() - begun))
     return run.tally.exit_code
+
+
+def warn(plans: list[SessionPlan]) -> None:
+    """Tell of scans that are there and cannot be used, before hours pass without them."""
+    for plan in plans:
+        for warning in plan.warnings:
+            complain(f'{PROG}: warning: {plan.label}: {warning}')
 
 
 def standard_spaces(settings: Settings) -> tuple[str, ...]:
