@@ -258,6 +258,29 @@ def test_sessions_are_kept_apart(dataset):
     assert select(dataset, session=None)[0] == {'T1w': 'sub-01_T1w.nii.gz'}
 
 
+@pytest.mark.parametrize(
+    ('folder', 'name'),
+    [
+        ('sub-01/anat', 'sub-03_T1w.nii.gz'),
+        ('sub-01/anat', 'sub-01_ses-1_T1w.nii.gz'),
+        ('sub-01/anat', 'T1w.nii.gz'),
+        ('sub-01/ses-1/anat', 'sub-01_T1w.nii.gz'),
+        ('sub-01/ses-1/anat', 'sub-01_ses-2_T1w.nii.gz'),
+        ('', 'sub-01_T1w.nii.gz'),
+    ],
+)
+def test_name_and_folder_that_tell_of_different_people_or_sessions(dataset, folder, name):
+    session = '1' if 'ses-' in folder else None
+    dataset.image('sub-01_ses-1_T2w.nii.gz' if session else 'sub-01_T2w.nii.gz')
+    made = dataset.image('sub-09_T1w.nii.gz')
+    made.rename(dataset.root / folder / name)
+    scans, [refusal], _ = select_scans(index_dataset(dataset.root), '01', session)
+    assert [scan.contrast for scan in scans] == ['T2w']
+    assert refusal.path == str(Path(folder, name))
+    assert 'rename it' in refusal.reason
+    assert (refusal.severity, refusal.acquired) == ('warning', 'T1w')
+
+
 def test_folders_above_the_dataset_are_no_entities(tmp_path):
     dataset = Builder(tmp_path / 'sub-studies' / 'ses-old_run-3' / 'ds')
     path = dataset.image('sub-01_ses-1_T1w.nii.gz')

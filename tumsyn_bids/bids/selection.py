@@ -2,8 +2,9 @@
 
 1. Images of other contrasts, derived images, phase, real and imaginary parts, MP2RAGE parts and
    ``UNIT1`` are refused; so are images that a filter file leaves out.
-2. Images that cannot be read or have more than one volume are refused with a warning, and the
-   session has their contrast all the same. Images whose header tells that they hold no brain
+2. Images whose name tells of another person or session than their folder, that cannot be read, or
+   that have more than one volume are refused with a warning, and the session has their contrast
+   all the same. Images whose header tells that they hold no brain
    volume are refused: fewer than :data:`MIN_SLICES` slices, less than :data:`MIN_EXTENT` mm in a
    direction, voxels above :data:`MAX_VOXEL` mm.
 3. Of several images of one contrast, one is taken: of several echoes the one whose echo time is
@@ -113,7 +114,8 @@ def images_by_session(layout: BIDSLayout) -> dict[tuple[str, str | None], list[P
     grouped: dict[tuple[str, str | None], list[Path]] = {}
     for path in sorted(layout.get(extension=_IMAGES, return_type='filename')):
         subject = re.search(r'/sub-([^/_]+)', path[start:])
-        session = re.search(r'[/_]ses-([^/_]+)', path[start:])
+        # By folders: an image whose name says otherwise is refused where it lies.
+        session = re.search(r'^/sub-[^/]+/ses-([^/]+)/', path[start:])
         if subject:
             grouped.setdefault((subject[1], session and session[1]), []).append(Path(path))
     return grouped
@@ -155,6 +157,9 @@ def _candidate(
     reason = _name_reason(suffix, entities)
     if reason:
         return Refusal(relative, reason)
+    misplaced = _misplaced(relative)
+    if misplaced:
+        return _unusable(relative, misplaced, reader.imaging(path)[0].contrast)
     acq, findings = reader.read_named(path)
     name = acq.contrast.lower()
     if str(path) not in allowed.get(name, {str(path)}):
@@ -172,6 +177,18 @@ def _candidate(
         return Refusal(relative, reason)
     acq = with_voxel_size(acq, header)
     return Scan(str(path), acq, entities, header.shape, header.zooms), findings
+
+
+def _misplaced(relative: str) -> str | None:
+    """Say that name and folders tell of different people or sessions: whose it is is a guess."""
+    *folders, name = Path(relative).parts
+    above = [folder for folder in folders if folder.startswith(('sub-', 'ses-'))]
+    entities, _ = name_parts(name)
+    named = [f'{key}-{entities[key]}' for key in ('sub', 'ses') if key in entities]
+    if named == above:
+        return None
+    there, here = (' '.join(labels) or 'nobody' for labels in (above, named))
+    return f'its folder says {there} and its name {here}; find out whose it is, and rename it'
 
 
 def _unusable(relative: str, reason: str, contrast: str) -> Refusal:
