@@ -82,6 +82,36 @@ def test_implausible_values_are_found_and_missing(dataset, key, value, field, wo
     assert findings[0].action == 'treated as missing'
 
 
+@pytest.mark.parametrize(
+    ('times', 'dropped'),
+    [
+        ((8.2, 3.2, None), ['EchoTime', 'RepetitionTime']),
+        ((9.9, 4.6, 450), ['EchoTime', 'InversionTime', 'RepetitionTime']),
+        ((2.3, 2.98, None), ['EchoTime']),  # no echo comes after the next excitation
+        ((2300, 0.00298, 0.9), ['RepetitionTime']),
+        ((8.2, 3.2, 0), ['EchoTime', 'RepetitionTime']),
+        ((8.2, 0.0032, 0.9), []),
+    ],
+)
+def test_times_in_milliseconds_of_which_some_look_like_seconds(dataset, times, dropped):
+    keys = ('RepetitionTime', 'EchoTime', 'InversionTime')
+    sidecar = {key: time for key, time in zip(keys, times, strict=True) if time is not None}
+    acq, findings = read_acquisition(dataset.image('sub-01_T1w.nii.gz', sidecar), dataset.root)
+    assert sorted(finding.field for finding in findings) == dropped
+    assert {finding.action for finding in findings} <= {'treated as missing'}
+    for field, key, time in zip(NUMBERS, keys, times, strict=False):
+        assert getattr(acq, field) == (None if key in dropped else time or None)
+
+
+def test_times_of_other_files_have_units_of_their_own(dataset):
+    dataset.json('T1w.json', {'RepetitionTime': 8.2})
+    acq, findings = read_acquisition(
+        dataset.image('sub-01_T1w.nii.gz', {'EchoTime': 3.2}), dataset.root
+    )
+    assert acq.repetition_time == 8.2
+    assert fields_of(findings) == [('sub-01/anat/sub-01_T1w.json', 'EchoTime')]
+
+
 def test_finding_names_the_inherited_file(dataset):
     dataset.json('T1w.json', {'RepetitionTime': 2300})
     _, findings = read_acquisition(dataset.image('sub-01_T1w.nii.gz'), dataset.root)

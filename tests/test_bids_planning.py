@@ -153,6 +153,17 @@ def test_validation_takes_the_acquired_protocol(dataset):
     assert target.provenance['echo_time'] == 'the acquired sub-01_T2w.nii.gz'
 
 
+def test_validation_mixes_no_protocols(dataset):
+    dataset.image('sub-01_T1w.nii.gz', SIDECAR)
+    dataset.image('sub-01_T2w.nii.gz', {'MagneticFieldStrength': 3, 'RepetitionTime': 9})
+    target = only(dataset, validate=True).tasks[-1].target
+    expected = default_protocol('T2w', 3)
+    assert target.acquisition.repetition_time == expected.repetition_time
+    assert target.acquisition.echo_time == expected.echo_time
+    assert target.provenance['repetition_time'] == 'default protocol at 3 T'
+    assert target.provenance['field_strength'] == 'the acquired sub-01_T2w.nii.gz'
+
+
 def test_validation_asks_for_an_image_of_the_acquired_voxels(dataset):
     """Thick slices look different; on the grid of the comparison they still do."""
     dataset.image('sub-01_T1w.nii.gz', SIDECAR)

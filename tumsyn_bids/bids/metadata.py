@@ -17,10 +17,12 @@ from ..values import (
     doubt,
     is_missing,
     nominal_field_strength,
+    wrong_unit,
 )
 from .participants import People
 from .sidecars import Sidecars, Stated, dataset_root, name_parts
 
+_TIMES = ('repetition_time', 'echo_time', 'inversion_time')
 _NUMERIC = ('field_strength', 'repetition_time', 'echo_time', 'inversion_time', 'flip_angle')
 
 #: What an image is by its BIDS suffix alone.
@@ -102,6 +104,7 @@ class MetadataReader:
         values = {field: self._number(field, stated, findings) for field in _NUMERIC}
         if values['field_strength'] is not None:
             values['field_strength'] = nominal_field_strength(values['field_strength'])
+        self._check_units(values, stated, findings)
         self._check_echo(values, stated, findings)
         acq = Acquisition(
             contrast=self._contrast(path, stated, values, findings),
@@ -126,6 +129,32 @@ class MetadataReader:
             findings.append(self._finding(item, BIDS_KEYS[field], problem))
             return None
         return number
+
+    def _check_units(self, values, stated, findings) -> None:
+        """Drop the times of a file that is in milliseconds, where only one of them shows it."""
+        slips = [field for field in _TIMES if self._slipped(field, stated)]
+        for path in dict.fromkeys(stated[BIDS_KEYS[field]].path for field in slips):
+            times = {
+                field: as_number(stated[BIDS_KEYS[field]].value)
+                for field in _TIMES
+                if BIDS_KEYS[field] in stated and stated[BIDS_KEYS[field]].path == path
+            }
+            times = {field: time / 1000 for field, time in times.items() if time}
+            tr, te = times.get('repetition_time'), times.get('echo_time')
+            impossible = tr is not None and te is not None and te >= tr
+            if impossible or any(doubt(field, time) for field, time in times.items()):
+                continue  # as milliseconds they cannot be: one value alone is wrong
+            for field in times:
+                if values[field] is not None:
+                    key = BIDS_KEYS[field]
+                    problem = 'may be in milliseconds, as another time of this file seems to be'
+                    findings.append(self._finding(stated[key], key, problem))
+                    values[field] = None
+
+    def _slipped(self, field: str, stated) -> bool:
+        item = stated.get(BIDS_KEYS[field])
+        number = None if item is None else as_number(item.value)
+        return number is not None and wrong_unit(field, number) is not None
 
     def _check_echo(self, values, stated, findings) -> None:
         """Drop an echo that comes after the next excitation: one of both is in a wrong unit."""

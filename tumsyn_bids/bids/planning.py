@@ -19,7 +19,14 @@ from ..acquisition import BIDS_KEYS, CONTRASTS, Acquisition
 from ..errors import ScanError, SessionError, TumsynError, UsageError
 from ..plan import Finding, Refusal, Scan, SessionPlan, SynthesisTask, Target
 from ..prompt import render_prompt
-from ..targets import check_unique, default_target, resolve_target, target_like
+from ..targets import (
+    PROTOCOL_FIELDS,
+    check_unique,
+    default_target,
+    is_protocol,
+    resolve_target,
+    target_like,
+)
 from ..values import TREATED_AS_MISSING
 from .choice import choose_reference, choose_source
 from .donors import Donors
@@ -331,8 +338,10 @@ class _Builder:
                 yield replace(task, donors=self.donors.find(wanted, subject))
 
     def _validation_target(self, scan: Scan) -> Target:
-        relative = Path(scan.path).name
-        target = target_like(scan.acquisition, relative, name='', keep_voxel_size=False)
+        relative, acq = Path(scan.path).name, scan.acquisition
+        if not is_protocol(acq):  # times of two protocols are never mixed
+            acq = acq.replace(**dict.fromkeys(PROTOCOL_FIELDS))
+        target = target_like(acq, relative, name='', keep_voxel_size=False)
         origin = {field: f'the acquired {relative}' for field in target.provenance}
         return replace(target, provenance=origin)
 
