@@ -240,6 +240,31 @@ def test_imitated_sidecar_inherits_in_its_dataset(dataset):
 
 
 @pytest.mark.parametrize(
+    ('field', 'value'),
+    [
+        ('RepetitionTime', 5000),
+        ('EchoTime', 'short'),
+        ('Manufacturer', 'Ward 17'),
+        ('AcquisitionVoxelSize', [1, 1]),
+    ],
+)
+def test_imitated_sidecar_with_an_implausible_value(dataset, field, value):
+    image = dataset.image('sub-01_T2w.nii.gz')
+    dataset.json('T2w.json', {field: value})
+    sidecar = dataset.json('sub-01/anat/sub-01_T2w.json', {'FlipAngle': 90})
+    for path in (image, sidecar):
+        with pytest.raises(UsageError) as error:
+            target_from_file(path)
+        assert (error.value.path, error.value.field) == (dataset.root / 'T2w.json', field)
+        assert error.value.remedy
+
+
+def test_imitated_scan_whose_name_misleads_is_used(dataset):
+    path = dataset.image('sub-01_acq-FLAIR_T2w.nii.gz', T2W)
+    assert target_from_file(path).contrast == 'FLAIR'
+
+
+@pytest.mark.parametrize(
     ('name', 'content', 'words'),
     [
         ('protocol.json', '{"EchoTime": 0.1}', 'does not tell the contrast'),

@@ -22,6 +22,9 @@ from ..values import (
 from .participants import People
 from .sidecars import Sidecars, Stated, dataset_root, name_parts
 
+#: Fields of a sidecar whose values must be plausible; findings about others are decisions.
+STATED_FIELDS = (*BIDS_KEYS.values(), 'AcquisitionVoxelSize')
+
 _TIMES = ('repetition_time', 'echo_time', 'inversion_time')
 _NUMERIC = ('field_strength', 'repetition_time', 'echo_time', 'inversion_time', 'flip_angle')
 
