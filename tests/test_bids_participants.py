@@ -239,6 +239,26 @@ def test_table_that_may_not_be_read_is_named(dataset, monkeypatch, name, error):
     assert caught.value.path == path
 
 
+@pytest.mark.parametrize(
+    ('name', 'error'),
+    [
+        ('participants.tsv', UsageError),
+        ('participants.json', UsageError),
+        ('sub-01/sub-01_sessions.tsv', ScanError),
+        ('sub-01/sub-01_sessions.json', ScanError),
+    ],
+)
+def test_table_whose_content_was_not_fetched_is_told(dataset, name, error):
+    dataset.text('participants.tsv', 'participant_id\tage\nsub-01\t30\n')
+    dataset.text('sub-01/sub-01_sessions.tsv', 'session_id\tage\nses-1\t30\n')
+    path = dataset.root / name
+    path.unlink(missing_ok=True)
+    path.symlink_to('.git/annex/objects/absent')
+    with pytest.raises(error, match='datalad get') as caught:
+        read_person(dataset.root, '01', '1')
+    assert caught.value.path == path
+
+
 def test_broken_participants_json_is_named(dataset):
     dataset.text('participants.tsv', 'participant_id\tage\nsub-01\t30\n')
     dataset.text('participants.json', '{')

@@ -169,7 +169,7 @@ def _of_scans(table: Table | None, stem: str) -> Table | None:
 
 def _read(root: Path, path: Path, inherited: str) -> Table | None:
     """Read a TSV file: byte-order mark, CRLF, stray blanks and quotes are forgiven."""
-    if not path.is_file():
+    if not path.is_file() and not path.is_symlink():
         return None
     # Not splitlines, which takes characters inside of cells for line ends too.
     lines = [line for line in re.split(r'[\r\n]+', _decoded(_raw(root, path))) if line.strip()]
@@ -183,11 +183,16 @@ def _raw(root: Path, path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
+        absent = path.is_symlink() and not path.exists()
         # One at the root concerns everybody, others one participant.
         raise (UsageError if path.parent == root else ScanError)(
-            f'the table cannot be read ({error.strerror})',
+            'the table is a link whose target is absent'
+            if absent
+            else f'the table cannot be read ({error.strerror})',
             path=path,
-            remedy='Check its permissions and the disk',
+            remedy=f"Fetch its content with datalad get '{path}'"
+            if absent
+            else 'Check its permissions and the disk',
         ) from error
 
 
@@ -205,7 +210,7 @@ def _decoded(raw: bytes) -> str:
 def _about(root: Path, path: Path, inherited: str) -> dict:
     own = path.with_suffix('.json')
     for candidate in (own, root / inherited if inherited else own):
-        if not candidate.is_file():
+        if not candidate.is_file() and not candidate.is_symlink():
             continue
         try:
             content = read_json_object(candidate)
