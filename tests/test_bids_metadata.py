@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 
 import nibabel as nb
 import pytest
@@ -178,6 +179,15 @@ def test_voxel_size_is_along_the_head_however_the_image_is_stored(dataset, axes)
         ('sub-01_ce-gadolinium_T1w.nii.gz', {}, 'T1CE', False),
         ('sub-01_ce-none_T1w.nii.gz', {}, 'T1w', False),
         ('sub-01_T1w.nii.gz', {'ContrastBolusIngredient': 'GADOLINIUM'}, 'T1CE', True),
+        *[
+            ('sub-01_T1w.nii.gz', {'ContrastBolusIngredient': value}, 'T1w', False)
+            for value in (False, [], {}, 0, math.nan, True, '', ' ', '0', 'n/a', 'None', 'NO')
+        ],
+        *[
+            ('sub-01_T1w.nii.gz', {'ContrastBolusIngredient': value}, 'T1w', False)
+            for value in ('no contrast', 'without', 'not given', '--', ['GADOLINIUM'])
+        ],
+        ('sub-01_T1w.nii.gz', {'ContrastBolusIngredient': 'Nonionic iodine'}, 'T1CE', True),
         ('sub-01_T1w.nii.gz', {'SeriesDescription': 'SAG T1 3D POST CONTRAST'}, 'T1w', True),
         ('sub-01_T1w.nii.gz', {'SeriesDescription': 'T1_gre_tra_43_3_Gd'}, 'T1w', True),
         ('sub-01_T1w.nii.gz', {'SeriesDescription': 'posterior fossa mprage'}, 'T1w', False),

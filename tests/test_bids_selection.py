@@ -76,6 +76,21 @@ def test_equal_scans_are_chosen_by_name(dataset):
     assert 'alike' in refused['sub-01_acq-a_T1w.nii.gz']
 
 
+@pytest.mark.parametrize(
+    ('named', 'guessed', 'sidecar'),
+    [
+        ('sub-01_FLAIR.nii.gz', 'sub-01_acq-FLAIR_T2w.nii.gz', None),
+        ('sub-01_ce-gd_T1w.nii.gz', 'sub-01_T1w.nii.gz', {'ContrastBolusIngredient': 'Gd'}),
+    ],
+)
+def test_named_contrasts_go_before_guessed_ones(dataset, named, guessed, sidecar):
+    dataset.image(named, zooms=(4, 4, 6))
+    dataset.image(guessed, sidecar)
+    names, refused, _ = select(dataset)
+    assert list(names.values()) == [named]
+    assert 'its name says so' in refused[guessed]
+
+
 def test_echo_nearest_to_the_default_protocol(dataset):
     for number, te in enumerate([0.005, 0.018, 0.035], 1):
         dataset.image(f'sub-01_echo-{number}_T2starw.nii.gz', {'EchoTime': te})

@@ -38,6 +38,8 @@ CONTRAST_OF_SUFFIX = {
     'swi': 'SWI',
 }
 _NO_AGENT = ('none', 'no', 'pre', 'native')
+#: How sidecars word that none was given.
+_NO_AGENT_WORDS = re.compile(r'(no|none|nil|not|without|pre|native|false)\b', re.IGNORECASE)
 _POST_CONTRAST = re.compile(r'(?<![a-z])(post|gd|gad|gado\w*)(?![a-z])', re.IGNORECASE)
 #: Inversion times that null cerebrospinal fluid, and the repetition time they need, in seconds.
 _FLAIR_INVERSION = (1.5, 3.2)
@@ -222,7 +224,7 @@ class MetadataReader:
         if 'ce' in entities:
             return 'T1w' if entities['ce'].lower() in _NO_AGENT else 'T1CE'
         agent = stated.get('ContrastBolusIngredient')
-        if agent is not None and not is_missing(agent.value):
+        if agent is not None and _names_agent(agent.value):
             problem = 'a contrast agent was given, and the file name has no ce- entity'
             findings.append(
                 self._finding(agent, 'ContrastBolusIngredient', problem, 'used as T1CE')
@@ -244,6 +246,13 @@ class MetadataReader:
     def _relative(self, path: str | Path) -> str:
         path = Path(path).absolute()
         return (path.relative_to(self.root) if self.root in path.parents else path).as_posix()
+
+
+def _names_agent(value: object) -> bool:
+    """Tell whether ``ContrastBolusIngredient`` holds the name of an agent."""
+    if not isinstance(value, str) or is_missing(value) or _NO_AGENT_WORDS.match(value.strip()):
+        return False
+    return any(character.isalpha() for character in value)
 
 
 def _is_flair(entities: dict[str, str], values: dict[str, float | None]) -> bool:

@@ -7,10 +7,11 @@
    all the same. Images whose header tells that they hold no brain
    volume are refused: fewer than :data:`MIN_SLICES` slices, less than :data:`MIN_EXTENT` mm in a
    direction, voxels above :data:`MAX_VOXEL` mm.
-3. Of several images of one contrast, one is taken: of several echoes the one whose echo time is
-   nearest to the default protocol's; then the one with the thinnest slices; then the smallest
-   voxels; then the highest run, because a scan is repeated when the first one failed; then the
-   last by name. The others are refused with this reason.
+3. Of several images of one contrast, one is taken: one whose name tells the contrast before one
+   that is guessed (a FLAIR named T2w, a T1CE without ``ce-``); of several echoes the one whose
+   echo time is nearest to the default protocol's; then the one with the thinnest slices; then the
+   smallest voxels; then the highest run, because a scan is repeated when the first one failed;
+   then the last by name. The others are refused with this reason.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..acquisition import CONTRASTS
 from ..errors import ScanError, UsageError
 from ..plan import Finding, Refusal, Scan
 from ..protocols import default_protocol
@@ -259,7 +261,20 @@ def _beaten(best: Scan, others: Iterable[Scan], root: Path) -> list[Refusal]:
 
 
 def _rank(scan: Scan) -> tuple:
-    return (*_echo_rank(scan), *sharpness(scan), -_integer(scan.entities.get('run')))
+    return (
+        _guessed(scan),
+        *_echo_rank(scan),
+        *sharpness(scan),
+        -_integer(scan.entities.get('run')),
+    )
+
+
+def _guessed(scan: Scan) -> bool:
+    """Tell whether the contrast follows from more than the name says in BIDS."""
+    contrast = CONTRASTS[scan.contrast]
+    if name_parts(scan.path)[1] != contrast.suffix:
+        return True
+    return contrast.ceagent is not None and 'ceagent' not in scan.entities
 
 
 def _echo_rank(scan: Scan) -> tuple[float, int]:
@@ -273,6 +288,8 @@ def _echo_rank(scan: Scan) -> tuple[float, int]:
 
 
 def _advantage(best: Scan, other: Scan) -> str:
+    if _guessed(best) != _guessed(other):
+        return f'its name says so, and the other is a {best.contrast} by what else is known of it'
     if _echo_rank(best) != _echo_rank(other):
         return 'its echo time is nearer to that of the default protocol'
     if sharpness(best)[0] < sharpness(other)[0]:
