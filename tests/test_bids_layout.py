@@ -14,6 +14,7 @@ from tumsyn_bids.bids.layout import (
     list_participants,
     list_sessions,
     load_filters,
+    unknown_queries,
 )
 from tumsyn_bids.errors import UsageError
 
@@ -176,6 +177,11 @@ def test_folder_that_may_not_be_read_is_left_out_of_the_index(dataset, monkeypat
             'sub-01_ses-a_T1w.nii.gz',
             'sub-01_ses-b_T2w.nii.gz',
         ]
+
+
+def test_names_of_queries_that_select_nothing():
+    known = ('t1w', 't2w', 'flair', 'pdw', 't2starw', 'swi', 't1ce', 'bold', 'fmap', 'sbref')
+    assert unknown_queries((*known, 't1', 'anat')) == ['t1', 'anat']
 
 
 def test_absent_filter_file(tmp_path):

@@ -476,6 +476,17 @@ def test_filter_file_decides(dataset, tmp_path):
     assert 'filter' in session.refused[0].reason
 
 
+def test_contrast_that_a_filter_leaves_out_altogether_is_made_with_a_warning(dataset):
+    dataset.image('sub-01_T1w.nii.gz', SIDECAR)
+    for run in (1, 2):
+        dataset.image(f'sub-01_run-{run}_T2w.nii.gz', T2W)
+    session = only(dataset, filters={'t2w': {'run': 3}})
+    assert made(session) == [('T2w', 'missing'), ('FLAIR', 'missing')]
+    (warning,) = session.warnings
+    assert 'left out by your filter "t2w", which leaves no T2w' in warning
+    assert only(dataset, filters={'t2w': {'run': 1}}).warnings == ()
+
+
 def test_table_is_plain_and_narrow(dataset):
     dataset.image('sub-01_T1w.nii.gz', {**SIDECAR, 'InversionTime': 900})
     dataset.image('sub-01_T2w.nii.gz', T2W)

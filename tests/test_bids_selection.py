@@ -246,8 +246,12 @@ def test_filters(dataset):
     dataset.image('sub-01_T2w.nii.gz')
     names, refused, _ = select(dataset, {'t1w': {'acquisition': 'b', 'suffix': 'T1w'}})
     assert names == {'T1w': 'sub-01_acq-b_T1w.nii.gz', 'T2w': 'sub-01_T2w.nii.gz'}
-    assert refused == {'sub-01_acq-a_T1w.nii.gz': 'left out by the filter "t1w"'}
-    names, _, _ = select(dataset, {'t1w': {'acquisition': Query.NONE}, 'bold': {'task': 'x'}})
+    assert refused == {'sub-01_acq-a_T1w.nii.gz': 'left out by your filter "t1w"'}
+    names, refused, _ = select(
+        dataset, {'t1w': {'acquisition': Query.NONE}, 'bold': {'task': 'x'}}
+    )
+    assert 'which leaves no T1w of this session' in refused['sub-01_acq-a_T1w.nii.gz']
+    assert refused['sub-01_acq-b_T1w.nii.gz'] == 'left out by your filter "t1w"'
     assert names == {'T2w': 'sub-01_T2w.nii.gz'}
 
 
@@ -256,7 +260,7 @@ def test_filter_decides_before_the_header_is_read(dataset):
     dataset.image('sub-01_acq-b_T1w.nii.gz').write_bytes(b'')
     layout = index_dataset(dataset.root)
     _, [refusal], _ = select_scans(layout, '01', None, {'t1w': {'acquisition': 'a'}})
-    assert refusal.reason == 'left out by the filter "t1w"'
+    assert refusal.reason == 'left out by your filter "t1w"'
     assert refusal.severity == 'info'
 
 

@@ -12,10 +12,11 @@ from dataclasses import replace
 import nibabel as nb
 import numpy as np
 import pytest
+from bids_builder import Builder
 
 from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.bids.status import SessionRecord
-from tumsyn_bids.cli.participant import Run, Tally, share, warn
+from tumsyn_bids.cli.participant import Run, Tally, make_plans, share, warn
 from tumsyn_bids.cli.pool import _Pool
 from tumsyn_bids.cli.progress import Progress
 from tumsyn_bids.cli.reports import run_report
@@ -205,6 +206,17 @@ def test_scans_that_cannot_be_used_are_told_and_recorded(make_job, capsys):
     assert record.warnings == (told, 'later')
     session = SessionContent(record.to_dict(), job.plan)
     assert session.n_doubts == 3
+
+
+def test_filter_that_is_used_for_nothing_is_told(settings, capsys):
+    builder = Builder(settings.bids_dir)
+    builder.image('sub-01_T1w.nii.gz')
+    path = builder.json('code/filter.json', {'T1': {'run': 1}, 'bold': {'task': 'x'}})
+    (plan,), _ = make_plans(settings.replace(bids_filter_file=path))
+    assert len(plan.scans) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'filter.json: t1: the filter is used for nothing' in line
+    assert 't1w, t2w, flair' in line
 
 
 def test_a_header_that_was_mended_is_told_at_once(settings, capsys):

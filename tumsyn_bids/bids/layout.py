@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..acquisition import CONTRASTS
 from ..errors import ScanError, UsageError
 from .sidecars import dataset_root, read_json_object
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 #: Folders inside a session that hold no images of ours; indexing skips them.
 _OTHER_DATATYPES = 'beh|dwi|eeg|fmap|func|ieeg|meg|micr|motion|mrs|nirs|perf|pet|figures'
 _IMAGES = ('.nii', '.nii.gz')
+#: Names that queries of a filter file may have: our contrasts, and those that other BIDS Apps know
+#: and that select nothing here.
+OUR_QUERIES = tuple(name.lower() for name in CONTRASTS)
+_THEIR_QUERIES = ('bold', 'sbref', 'fmap', 'roi', 'dwi', 'asl', 'm0scan', 'pet', 'xfm')
 
 
 def index_dataset(
@@ -173,6 +178,11 @@ def load_filters(path: str | Path) -> dict[str, dict]:
             for entity, value in query.items()
         }
     return filters
+
+
+def unknown_queries(filters: Iterable[str]) -> list[str]:
+    """Return those names of queries that neither we nor fMRIPrep and its relatives know."""
+    return [name for name in filters if name not in (*OUR_QUERIES, *_THEIR_QUERIES)]
 
 
 def _query_value(path, field: str, value, special: dict):

@@ -18,15 +18,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..acquisition import CONTRASTS
 from ..errors import ScanError, UsageError
 from ..plan import Finding, Refusal, Scan
 from ..protocols import default_protocol
+from .layout import OUR_QUERIES
 from .metadata import CONTRAST_OF_SUFFIX, MetadataReader, read_header, with_voxel_size
 from .sidecars import name_parts
 
@@ -90,8 +91,10 @@ def select_scans(
     """
     reader = reader or MetadataReader(layout.root)
     refused: list[Refusal] = []
+    left_out: list[_LeftOut] = []
     candidates: list[tuple[Scan, list[Finding]]] = []
-    allowed = {name: _allowed(layout, name, query) for name, query in (filters or {}).items()}
+    ours = {name: query for name, query in (filters or {}).items() if name in OUR_QUERIES}
+    allowed = {name: _allowed(layout, name, query) for name, query in ours.items()}
     if images is None:
         images = images_by_session(layout).get((subject, session), [])
     for path in images:
@@ -100,10 +103,15 @@ def select_scans(
         outcome = _candidate(path, reader, allowed)
         if isinstance(outcome, Refusal):
             refused.append(outcome)
+        elif isinstance(outcome, _LeftOut):
+            left_out.append(outcome)
         else:
             candidates.append(outcome)
     scans, findings, beaten = _best(candidates, Path(layout.root))
-    order = sorted([*refused, *beaten], key=lambda refusal: refusal.path)
+    there = {scan.contrast for scan in scans} | {item.acquired for item in refused}
+    order = sorted(
+        [*refused, *beaten, *_by_filters(left_out, there)], key=lambda refusal: refusal.path
+    )
     return scans, order, findings
 
 
@@ -153,7 +161,7 @@ def _entities(relative: str) -> tuple[dict[str, str], str]:
 
 def _candidate(
     path: Path, reader: MetadataReader, allowed: dict[str, set[str]]
-) -> tuple[Scan, list[Finding]] | Refusal:
+) -> tuple[Scan, list[Finding]] | Refusal | _LeftOut:
     relative = path.relative_to(reader.root).as_posix()
     entities, suffix = _entities(relative)
     reason = _name_reason(suffix, entities)
@@ -165,7 +173,7 @@ def _candidate(
     acq, findings = reader.read_named(path)
     name = acq.contrast.lower()
     if str(path) not in allowed.get(name, {str(path)}):
-        return Refusal(relative, f'left out by the filter "{name}"')
+        return _LeftOut(relative, acq.contrast)
     try:
         header = read_header(path)
     except ScanError as error:
@@ -221,6 +229,26 @@ def _header_reason(shape: tuple[int, ...], zooms: tuple[float, ...]) -> str | No
     if extent < MIN_EXTENT:
         return f'it covers only {extent:.0f} mm in one direction, a brain needs {MIN_EXTENT:g} mm'
     return None
+
+
+class _LeftOut(NamedTuple):
+    """An image that a filter leaves out."""
+
+    path: str
+    contrast: str
+
+
+def _by_filters(left_out: Iterable[_LeftOut], there: Iterable[str | None]) -> Iterator[Refusal]:
+    """Refuse what filters leave out; once for each contrast of which nothing is left, loudly."""
+    told = set(there)
+    for path, contrast in left_out:
+        reason = f'left out by your filter "{contrast.lower()}"'
+        if contrast in told:
+            yield Refusal(path, reason)
+        else:
+            told.add(contrast)
+            reason += f', which leaves no {contrast} of this session: it counts as missing'
+            yield Refusal(path, reason, 'warning')
 
 
 def _allowed(layout, name: str, query: dict) -> set[str]:

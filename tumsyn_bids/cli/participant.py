@@ -139,11 +139,16 @@ def new_run_id() -> str:
 
 def make_plans(settings: Settings):
     """Return the plans of the sessions asked for, and the sessions that cannot be planned."""
-    from ..bids.layout import index_dataset, load_filters
+    from ..bids.layout import OUR_QUERIES, index_dataset, load_filters, unknown_queries
     from ..bids.planning import build_plans, requested_targets
 
     targets = requested_targets(settings.targets_file, settings.like)
     filters = load_filters(settings.bids_filter_file) if settings.bids_filter_file else None
+    for name in unknown_queries(filters or ()):
+        complain(
+            f'{PROG}: warning: {settings.bids_filter_file}: {name}: the filter is used for '
+            f'nothing. Name it after a contrast: {", ".join(OUR_QUERIES)}.'
+        )
     layout = index_dataset(
         settings.bids_dir,
         database_dir=settings.bids_database_dir,
