@@ -105,6 +105,34 @@ def test_sform_wins_over_a_qform_that_disagrees(tmp_path):
     assert finding.field == 'qform'
 
 
+def break_qform(path, code, quaternion):
+    """Write into the bytes of a file, because saving an image would make its qform anew."""
+    content = bytearray(path.read_bytes())
+    content[252:254] = np.int16(code).tobytes()
+    content[256:268] = np.array(quaternion, np.float32).tobytes()
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(('code', 'number'), [(0, 1), (1, 1), (1, np.nan)])
+def test_sform_counts_where_the_qform_is_broken(tmp_path, code, number):
+    data, _ = blob(OBLIQUE)
+    path = break_qform(save(tmp_path / 'scan.nii', data, OBLIQUE), code, [number] * 3)
+    clean = sanitize(path)
+    np.testing.assert_allclose(clean.img.affine, OBLIQUE, atol=1e-4)
+    (finding,) = clean.findings
+    assert finding.field == 'qform'
+    assert 'broken' in finding.problem
+    assert finding.action == 'the sform was taken'
+
+
+def test_broken_qform_without_an_sform_is_refused(tmp_path):
+    data, _ = blob(OBLIQUE)
+    path = break_qform(save(tmp_path / 'scan.nii', data, OBLIQUE, sform=0), 1, [1, 1, 1])
+    with pytest.raises(ScanError):
+        sanitize(path)
+
+
 def test_qform_counts_where_the_sform_is_not_set(tmp_path):
     data, _ = blob(OBLIQUE)
     clean = sanitize(save(tmp_path / 'scan.nii', data, OBLIQUE, sform=0))

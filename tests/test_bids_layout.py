@@ -14,6 +14,7 @@ from tumsyn_bids.bids.layout import (
     list_participants,
     list_sessions,
     load_filters,
+    unknown_queries,
 )
 from tumsyn_bids.errors import UsageError
 
@@ -147,6 +148,40 @@ def test_unusable_filter_file(tmp_path, text):
     with pytest.raises(UsageError, match=r'filter\.json') as error:
         load_filters(path)
     assert error.value.remedy
+
+
+@pytest.mark.parametrize('value', [{'a': 1}, [{'a': 1}], [['x']]])
+def test_filter_values_that_cannot_be(tmp_path, value):
+    path = tmp_path / 'filter.json'
+    path.write_text(json.dumps({'t1w': {'acquisition': value}}))
+    with pytest.raises(UsageError, match='no value of an entity') as error:
+        load_filters(path)
+    assert error.value.field == 't1w, acquisition'
+
+
+def test_folder_that_may_not_be_read_is_left_out_of_the_index(dataset, monkeypatch, tmp_path):
+    from bids.layout import BIDSLayoutIndexer
+
+    original = BIDSLayoutIndexer._index_dir
+
+    def index(self, path, *args, **how):
+        if str(path).endswith('sub-02'):
+            raise PermissionError(13, 'Permission denied', f'{path}/layout_config.json')
+        return original(self, path, *args, **how)
+
+    monkeypatch.setattr(BIDSLayoutIndexer, '_index_dir', index)
+    for database in (None, tmp_path / 'database'):
+        found = images(index_dataset(dataset.root, database_dir=database))
+        assert found == [
+            'sub-010_T1w.nii.gz',
+            'sub-01_ses-a_T1w.nii.gz',
+            'sub-01_ses-b_T2w.nii.gz',
+        ]
+
+
+def test_names_of_queries_that_select_nothing():
+    known = ('t1w', 't2w', 'flair', 'pdw', 't2starw', 'swi', 't1ce', 'bold', 'fmap', 'sbref')
+    assert unknown_queries((*known, 't1', 'anat')) == ['t1', 'anat']
 
 
 def test_absent_filter_file(tmp_path):

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 
+import nibabel as nb
 import pytest
 from bids_builder import SIDECAR, Builder
 
 from tumsyn_bids.acquisition import BIDS_KEYS, Acquisition
+from tumsyn_bids.bids.layout import index_dataset
 from tumsyn_bids.bids.metadata import MetadataReader, read_acquisition, read_header
+from tumsyn_bids.bids.requests import target_from_file
+from tumsyn_bids.bids.selection import select_scans
 from tumsyn_bids.bids.sidecars import Sidecars, name_parts
 from tumsyn_bids.errors import ScanError
 from tumsyn_bids.prompt import render_prompt
@@ -78,6 +83,36 @@ def test_implausible_values_are_found_and_missing(dataset, key, value, field, wo
     assert findings[0].action == 'treated as missing'
 
 
+@pytest.mark.parametrize(
+    ('times', 'dropped'),
+    [
+        ((8.2, 3.2, None), ['EchoTime', 'RepetitionTime']),
+        ((9.9, 4.6, 450), ['EchoTime', 'InversionTime', 'RepetitionTime']),
+        ((2.3, 2.98, None), ['EchoTime']),  # no echo comes after the next excitation
+        ((2300, 0.00298, 0.9), ['RepetitionTime']),
+        ((8.2, 3.2, 0), ['EchoTime', 'RepetitionTime']),
+        ((8.2, 0.0032, 0.9), []),
+    ],
+)
+def test_times_in_milliseconds_of_which_some_look_like_seconds(dataset, times, dropped):
+    keys = ('RepetitionTime', 'EchoTime', 'InversionTime')
+    sidecar = {key: time for key, time in zip(keys, times, strict=True) if time is not None}
+    acq, findings = read_acquisition(dataset.image('sub-01_T1w.nii.gz', sidecar), dataset.root)
+    assert sorted(finding.field for finding in findings) == dropped
+    assert {finding.action for finding in findings} <= {'treated as missing'}
+    for field, key, time in zip(NUMBERS, keys, times, strict=False):
+        assert getattr(acq, field) == (None if key in dropped else time or None)
+
+
+def test_times_of_other_files_have_units_of_their_own(dataset):
+    dataset.json('T1w.json', {'RepetitionTime': 8.2})
+    acq, findings = read_acquisition(
+        dataset.image('sub-01_T1w.nii.gz', {'EchoTime': 3.2}), dataset.root
+    )
+    assert acq.repetition_time == 8.2
+    assert fields_of(findings) == [('sub-01/anat/sub-01_T1w.json', 'EchoTime')]
+
+
 def test_finding_names_the_inherited_file(dataset):
     dataset.json('T1w.json', {'RepetitionTime': 2300})
     _, findings = read_acquisition(dataset.image('sub-01_T1w.nii.gz'), dataset.root)
@@ -112,6 +147,26 @@ def test_voxel_size_of_the_sidecar_goes_first(dataset):
     assert findings[0].field == 'AcquisitionVoxelSize'
 
 
+@pytest.mark.parametrize('axes', ['LSA', 'PIR', 'SAL', 'RAS'])
+def test_voxel_size_is_along_the_head_however_the_image_is_stored(dataset, axes):
+    """Targets, prompts and training all speak of left-right, posterior-anterior, and so on."""
+    path = dataset.image('sub-01_T1w.nii', zooms=(3, 4, 5))
+    img = nb.load(path, mmap=False)
+    ornt = nb.orientations.axcodes2ornt(axes)
+    stored = img.as_reoriented(nb.orientations.ornt_transform([[0, 1], [1, 1], [2, 1]], ornt))
+    stored.to_filename(path)
+    assert ''.join(nb.aff2axcodes(stored.affine)) == axes
+    zooms = read_header(path).zooms
+    assert zooms == tuple({'L': 3, 'R': 3, 'P': 4, 'A': 4, 'S': 5, 'I': 5}[axis] for axis in axes)
+    assert read_acquisition(path, dataset.root)[0].voxel_size == (3, 4, 5)
+    assert target_from_file(path).acquisition.voxel_size == (3, 4, 5)
+    (scan,), _, _ = select_scans(index_dataset(dataset.root), '01', None)
+    assert (scan.zooms, scan.acquisition.voxel_size) == (zooms, (3, 4, 5))
+    # What a sidecar states goes by the stored axes as well.
+    dataset.json('T1w.json', {'AcquisitionVoxelSize': [size / 2 for size in zooms]})
+    assert read_acquisition(path, dataset.root)[0].voxel_size == (1.5, 2, 2.5)
+
+
 @pytest.mark.parametrize(
     ('name', 'sidecar', 'contrast', 'found'),
     [
@@ -124,6 +179,15 @@ def test_voxel_size_of_the_sidecar_goes_first(dataset):
         ('sub-01_ce-gadolinium_T1w.nii.gz', {}, 'T1CE', False),
         ('sub-01_ce-none_T1w.nii.gz', {}, 'T1w', False),
         ('sub-01_T1w.nii.gz', {'ContrastBolusIngredient': 'GADOLINIUM'}, 'T1CE', True),
+        *[
+            ('sub-01_T1w.nii.gz', {'ContrastBolusIngredient': value}, 'T1w', False)
+            for value in (False, [], {}, 0, math.nan, True, '', ' ', '0', 'n/a', 'None', 'NO')
+        ],
+        *[
+            ('sub-01_T1w.nii.gz', {'ContrastBolusIngredient': value}, 'T1w', False)
+            for value in ('no contrast', 'without', 'not given', '--', ['GADOLINIUM'])
+        ],
+        ('sub-01_T1w.nii.gz', {'ContrastBolusIngredient': 'Nonionic iodine'}, 'T1CE', True),
         ('sub-01_T1w.nii.gz', {'SeriesDescription': 'SAG T1 3D POST CONTRAST'}, 'T1w', True),
         ('sub-01_T1w.nii.gz', {'SeriesDescription': 'T1_gre_tra_43_3_Gd'}, 'T1w', True),
         ('sub-01_T1w.nii.gz', {'SeriesDescription': 'posterior fossa mprage'}, 'T1w', False),
@@ -150,6 +214,18 @@ def test_broken_sidecar_is_named(dataset, text):
     assert error.value.remedy
     other = dataset.image('sub-01_T2w.nii.gz', {'EchoTime': 0.1})
     assert read_acquisition(other, dataset.root)[0].echo_time == 0.1
+
+
+def test_numbers_of_thousands_of_digits(dataset):
+    path = dataset.image('sub-01_T1w.nii.gz')
+    sidecar = dataset.text('sub-01/anat/sub-01_T1w.json', f'{{"EchoTime": {"4" * 400}}}')
+    acq, findings = read_acquisition(path, dataset.root)
+    assert acq.echo_time is None
+    assert fields_of(findings) == [('sub-01/anat/sub-01_T1w.json', 'EchoTime')]
+    sidecar.write_text(f'{{"EchoTime": {"4" * 5000}}}')
+    with pytest.raises(ScanError, match='cannot be read') as error:
+        read_acquisition(path, dataset.root)
+    assert error.value.path == sidecar
 
 
 def test_header_of_absent_and_broken_images(dataset):

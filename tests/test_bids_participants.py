@@ -204,6 +204,61 @@ def test_wrong_separator_is_found(dataset):
     assert 'tab-separated' in findings[0].problem
 
 
+@pytest.mark.parametrize(
+    ('age', 'levels'), [('1', {'1': 25}), ('1', {'1': {'Description': 25}}), ('25', {'25': None})]
+)
+def test_levels_that_are_no_text(dataset, age, levels):
+    assert person(dataset, 'age', age, {'age': {'Levels': levels}})[0] == 25
+
+
+@pytest.mark.parametrize('meaning', [['male', 'man'], {'Description': ['male']}])
+def test_levels_that_are_lists(dataset, meaning):
+    assert person(dataset, 'sex', '1', {'sex': {'Levels': {'1': meaning}}})[1] == 'M'
+    age, _, findings = person(dataset, 'age', '1', {'age': {'Levels': {'1': meaning}}})
+    assert (age, findings[0].field) == (None, 'age')
+
+
+@pytest.mark.parametrize('age', ['4' * 400, f'1-{"4" * 400}', '4' * 5000])
+def test_age_of_hundreds_of_digits(dataset, age):
+    found, _, findings = person(dataset, 'age', age)
+    assert (found, findings[0].field) == (None, 'age')
+
+
+@pytest.mark.parametrize(
+    ('name', 'error'), [('participants', UsageError), ('sub-01/sub-01_sessions', ScanError)]
+)
+def test_table_that_may_not_be_read_is_named(dataset, monkeypatch, name, error):
+    path = dataset.text(f'{name}.tsv', 'participant_id\tage\nsub-01\t30\n')
+
+    def denied(path):
+        raise PermissionError(13, 'Permission denied', str(path))
+
+    monkeypatch.setattr(type(path), 'read_bytes', denied)
+    with pytest.raises(error, match='cannot be read') as caught:
+        read_person(dataset.root, '01', '1')
+    assert caught.value.path == path
+
+
+@pytest.mark.parametrize(
+    ('name', 'error'),
+    [
+        ('participants.tsv', UsageError),
+        ('participants.json', UsageError),
+        ('sub-01/sub-01_sessions.tsv', ScanError),
+        ('sub-01/sub-01_sessions.json', ScanError),
+    ],
+)
+def test_table_whose_content_was_not_fetched_is_told(dataset, name, error):
+    dataset.text('participants.tsv', 'participant_id\tage\nsub-01\t30\n')
+    dataset.text('sub-01/sub-01_sessions.tsv', 'session_id\tage\nses-1\t30\n')
+    path = dataset.root / name
+    path.unlink(missing_ok=True)
+    path.symlink_to('.git/annex/objects/absent')
+    with pytest.raises(error, match='datalad get') as caught:
+        read_person(dataset.root, '01', '1')
+    assert caught.value.path == path
+
+
 def test_broken_participants_json_is_named(dataset):
     dataset.text('participants.tsv', 'participant_id\tage\nsub-01\t30\n')
     dataset.text('participants.json', '{')

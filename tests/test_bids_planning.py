@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import time
 from pathlib import Path
 
+import nibabel as nb
+import numpy as np
 import pytest
 from bids_builder import SIDECAR, Builder
 
 from tumsyn_bids.acquisition import CONTRASTS, FIELDS
+from tumsyn_bids.bids import planning
 from tumsyn_bids.bids.layout import index_dataset, load_filters
 from tumsyn_bids.bids.metadata import MetadataReader
 from tumsyn_bids.bids.modal import MODAL_PARTICIPANTS, dataset_protocols
@@ -149,6 +153,17 @@ def test_validation_takes_the_acquired_protocol(dataset):
     assert target.provenance['echo_time'] == 'the acquired sub-01_T2w.nii.gz'
 
 
+def test_validation_mixes_no_protocols(dataset):
+    dataset.image('sub-01_T1w.nii.gz', SIDECAR)
+    dataset.image('sub-01_T2w.nii.gz', {'MagneticFieldStrength': 3, 'RepetitionTime': 9})
+    target = only(dataset, validate=True).tasks[-1].target
+    expected = default_protocol('T2w', 3)
+    assert target.acquisition.repetition_time == expected.repetition_time
+    assert target.acquisition.echo_time == expected.echo_time
+    assert target.provenance['repetition_time'] == 'default protocol at 3 T'
+    assert target.provenance['field_strength'] == 'the acquired sub-01_T2w.nii.gz'
+
+
 def test_validation_asks_for_an_image_of_the_acquired_voxels(dataset):
     """Thick slices look different; on the grid of the comparison they still do."""
     dataset.image('sub-01_T1w.nii.gz', SIDECAR)
@@ -225,6 +240,31 @@ def test_imitated_sidecar_inherits_in_its_dataset(dataset):
 
 
 @pytest.mark.parametrize(
+    ('field', 'value'),
+    [
+        ('RepetitionTime', 5000),
+        ('EchoTime', 'short'),
+        ('Manufacturer', 'Ward 17'),
+        ('AcquisitionVoxelSize', [1, 1]),
+    ],
+)
+def test_imitated_sidecar_with_an_implausible_value(dataset, field, value):
+    image = dataset.image('sub-01_T2w.nii.gz')
+    dataset.json('T2w.json', {field: value})
+    sidecar = dataset.json('sub-01/anat/sub-01_T2w.json', {'FlipAngle': 90})
+    for path in (image, sidecar):
+        with pytest.raises(UsageError) as error:
+            target_from_file(path)
+        assert (error.value.path, error.value.field) == (dataset.root / 'T2w.json', field)
+        assert error.value.remedy
+
+
+def test_imitated_scan_whose_name_misleads_is_used(dataset):
+    path = dataset.image('sub-01_acq-FLAIR_T2w.nii.gz', T2W)
+    assert target_from_file(path).contrast == 'FLAIR'
+
+
+@pytest.mark.parametrize(
     ('name', 'content', 'words'),
     [
         ('protocol.json', '{"EchoTime": 0.1}', 'does not tell the contrast'),
@@ -274,6 +314,86 @@ def test_broken_sidecar_fails_its_session_alone(dataset):
     assert [item.label for item in failures] == ['sub-01_ses-2']
     assert failures[0].error.path == broken
     assert failures[0].error.exit_code == 1
+
+
+def unfetched(path):
+    path.unlink()
+    path.symlink_to('../../.git/annex/objects/absent')
+
+
+def empty(path):
+    path.write_bytes(b'')
+
+
+def cut(path):
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:200]))
+
+
+def of_several_volumes(path):
+    nb.Nifti1Image(np.zeros((24, 24, 24, 3), np.uint8), np.diag([4, 4, 4, 1])).to_filename(path)
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'remedy'),
+    [
+        (unfetched, 'datalad get'),
+        (empty, 'Convert or copy'),
+        (cut, 'Convert or copy'),
+        (of_several_volumes, 'keep one of them'),
+    ],
+)
+def test_scan_that_cannot_be_used_is_told_and_not_made(dataset, tmp_path, spoil, remedy):
+    dataset.image('sub-01_T1w.nii.gz', SIDECAR)
+    spoil(dataset.image('sub-01_T2w.nii.gz'))
+    session = only(dataset)
+    assert made(session) == [('FLAIR', 'missing')]
+    (warning,) = session.warnings
+    assert 'sub-01/anat/sub-01_T2w.nii.gz: ' in warning
+    assert remedy in warning
+    assert 'no T2w is made as missing' in warning
+    assert SessionPlan.from_json(session.to_json()) == session
+    assert '  warning     sub-01_T2w.nii.gz: ' in plan_table([session])
+    # Who asks for it by name gets it.
+    assert made(only(dataset, contrasts=('T2w',))) == [('T2w', 'requested')]
+    file = tmp_path / 'targets.yaml'
+    file.write_text('- {contrast: T2w, name: mine}')
+    session = only(dataset, contrasts=(), targets=requested_targets(file))
+    assert made(session) == [('T2w', 'requested')]
+
+
+def test_session_whose_only_scan_cannot_be_used_fails(dataset):
+    unfetched(dataset.image('sub-01_T1w.nii.gz'))
+    _, [failure] = plan(dataset)
+    assert 'datalad get' in failure.error.problem
+
+
+def test_an_error_of_the_program_fails_its_session_alone(dataset, monkeypatch):
+    for name in ('sub-01_ses-1', 'sub-01_ses-2', 'sub-02', 'sub-03'):
+        dataset.image(f'{name}_T1w.nii.gz', SIDECAR)
+    imaging = MetadataReader.imaging
+
+    def fragile(self, path):
+        if 'ses-2' in str(path):
+            raise AttributeError('no attribute "lower"')
+        return imaging(self, path)
+
+    monkeypatch.setattr(MetadataReader, 'imaging', fragile)
+    sessions = planning.list_sessions
+
+    def closed(layout, subject):
+        if subject == '03':
+            raise PermissionError(13, 'Permission denied', str(dataset.root / 'sub-03'))
+        return sessions(layout, subject)
+
+    monkeypatch.setattr(planning, 'list_sessions', closed)
+    plans, failures = plan(dataset)
+    assert [item.label for item in plans] == ['sub-01_ses-1', 'sub-02']
+    by_label = {item.label: item for item in failures}
+    assert set(by_label) == {'sub-01_ses-2', 'sub-03'}
+    assert 'AttributeError: no attribute' in by_label['sub-01_ses-2'].error.problem
+    assert 'Traceback' in by_label['sub-01_ses-2'].details
+    assert by_label['sub-03'].error.path == dataset.root / 'sub-03'
+    assert 'Permission denied' in by_label['sub-03'].error.problem
 
 
 @pytest.mark.parametrize(('policy', 'found'), [('warn', 2), ('none', 1)])
@@ -354,6 +474,17 @@ def test_filter_file_decides(dataset, tmp_path):
     session = only(dataset, filters=load_filters(path))
     assert session.reference.endswith('acq-x_T1w.nii.gz')
     assert 'filter' in session.refused[0].reason
+
+
+def test_contrast_that_a_filter_leaves_out_altogether_is_made_with_a_warning(dataset):
+    dataset.image('sub-01_T1w.nii.gz', SIDECAR)
+    for run in (1, 2):
+        dataset.image(f'sub-01_run-{run}_T2w.nii.gz', T2W)
+    session = only(dataset, filters={'t2w': {'run': 3}})
+    assert made(session) == [('T2w', 'missing'), ('FLAIR', 'missing')]
+    (warning,) = session.warnings
+    assert 'left out by your filter "t2w", which leaves no T2w' in warning
+    assert only(dataset, filters={'t2w': {'run': 1}}).warnings == ()
 
 
 def test_table_is_plain_and_narrow(dataset):

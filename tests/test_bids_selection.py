@@ -76,6 +76,21 @@ def test_equal_scans_are_chosen_by_name(dataset):
     assert 'alike' in refused['sub-01_acq-a_T1w.nii.gz']
 
 
+@pytest.mark.parametrize(
+    ('named', 'guessed', 'sidecar'),
+    [
+        ('sub-01_FLAIR.nii.gz', 'sub-01_acq-FLAIR_T2w.nii.gz', None),
+        ('sub-01_ce-gd_T1w.nii.gz', 'sub-01_T1w.nii.gz', {'ContrastBolusIngredient': 'Gd'}),
+    ],
+)
+def test_named_contrasts_go_before_guessed_ones(dataset, named, guessed, sidecar):
+    dataset.image(named, zooms=(4, 4, 6))
+    dataset.image(guessed, sidecar)
+    names, refused, _ = select(dataset)
+    assert list(names.values()) == [named]
+    assert 'its name says so' in refused[guessed]
+
+
 def test_echo_nearest_to_the_default_protocol(dataset):
     for number, te in enumerate([0.005, 0.018, 0.035], 1):
         dataset.image(f'sub-01_echo-{number}_T2starw.nii.gz', {'EchoTime': te})
@@ -113,6 +128,22 @@ def test_headers_that_tell_of_no_brain_volume(dataset, shape, zooms, reason):
     names, refused, _ = select(dataset)
     assert names == {}
     assert reason in refused['sub-01_T1w.nii.gz']
+
+
+def test_scan_that_may_not_be_read_is_acquired_all_the_same(dataset, monkeypatch):
+    dataset.image('sub-01_T1w.nii.gz')
+    path = dataset.image('sub-01_T2w.nii.gz')
+    original = Path.open
+
+    def denied(self, *args, **how):
+        if self == path:
+            raise PermissionError(13, 'Permission denied', str(self))
+        return original(self, *args, **how)
+
+    monkeypatch.setattr(Path, 'open', denied)
+    _, [refusal], _ = select_scans(index_dataset(dataset.root), '01', None)
+    assert (refusal.severity, refusal.acquired) == ('warning', 'T2w')
+    assert 'Permission denied' in refusal.reason
 
 
 def test_one_volume_in_four_dimensions_is_accepted(dataset):
@@ -159,6 +190,26 @@ def test_unreadable_image_is_refused_and_the_others_used(dataset):
     assert 'datalad get' in refused['sub-01_FLAIR.nii.gz']
 
 
+@pytest.mark.filterwarnings('ignore:Extension size')
+def test_damaged_headers_are_refused_or_read_and_stop_nothing(dataset):
+    path = dataset.image('sub-01_T1w.nii')
+    img = nb.load(path, mmap=False)
+    img.header.extensions.append(nb.nifti1.Nifti1Extension('comment', b'of the scanner'))
+    img.to_filename(path)
+    sound, random = path.read_bytes(), np.random.default_rng(0)
+    layout, seen = index_dataset(dataset.root), []
+    for case in range(300):
+        content = bytearray(sound)
+        for place in random.integers(0, 400, random.integers(1, 12)):
+            content[place] = random.integers(256)
+        path.write_bytes(content[: random.integers(420)] if case % 5 == 0 else content)
+        scans, refused, _ = select_scans(layout, '01', None, images=[path])
+        assert len(scans) + len(refused) == 1
+        seen += [item.reason for item in refused]
+    assert any('its header cannot be read' in reason for reason in seen)
+    assert len(seen) < 300
+
+
 def test_truncated_image_is_not_read_beyond_its_header(dataset):
     path = dataset.image('sub-01_T1w.nii', shape=(64, 64, 64))
     path.write_bytes(path.read_bytes()[:400])
@@ -195,9 +246,22 @@ def test_filters(dataset):
     dataset.image('sub-01_T2w.nii.gz')
     names, refused, _ = select(dataset, {'t1w': {'acquisition': 'b', 'suffix': 'T1w'}})
     assert names == {'T1w': 'sub-01_acq-b_T1w.nii.gz', 'T2w': 'sub-01_T2w.nii.gz'}
-    assert refused == {'sub-01_acq-a_T1w.nii.gz': 'left out by the filter "t1w"'}
-    names, _, _ = select(dataset, {'t1w': {'acquisition': Query.NONE}, 'bold': {'task': 'x'}})
+    assert refused == {'sub-01_acq-a_T1w.nii.gz': 'left out by your filter "t1w"'}
+    names, refused, _ = select(
+        dataset, {'t1w': {'acquisition': Query.NONE}, 'bold': {'task': 'x'}}
+    )
+    assert 'which leaves no T1w of this session' in refused['sub-01_acq-a_T1w.nii.gz']
+    assert refused['sub-01_acq-b_T1w.nii.gz'] == 'left out by your filter "t1w"'
     assert names == {'T2w': 'sub-01_T2w.nii.gz'}
+
+
+def test_filter_decides_before_the_header_is_read(dataset):
+    dataset.image('sub-01_acq-a_T1w.nii.gz')
+    dataset.image('sub-01_acq-b_T1w.nii.gz').write_bytes(b'')
+    layout = index_dataset(dataset.root)
+    _, [refusal], _ = select_scans(layout, '01', None, {'t1w': {'acquisition': 'a'}})
+    assert refusal.reason == 'left out by your filter "t1w"'
+    assert refusal.severity == 'info'
 
 
 def test_unknown_entity_in_a_filter(dataset):
@@ -211,6 +275,29 @@ def test_sessions_are_kept_apart(dataset):
     dataset.image('sub-01_ses-1_T1w.nii.gz')
     assert select(dataset, session='1')[0] == {'T1w': 'sub-01_ses-1_T1w.nii.gz'}
     assert select(dataset, session=None)[0] == {'T1w': 'sub-01_T1w.nii.gz'}
+
+
+@pytest.mark.parametrize(
+    ('folder', 'name'),
+    [
+        ('sub-01/anat', 'sub-03_T1w.nii.gz'),
+        ('sub-01/anat', 'sub-01_ses-1_T1w.nii.gz'),
+        ('sub-01/anat', 'T1w.nii.gz'),
+        ('sub-01/ses-1/anat', 'sub-01_T1w.nii.gz'),
+        ('sub-01/ses-1/anat', 'sub-01_ses-2_T1w.nii.gz'),
+        ('', 'sub-01_T1w.nii.gz'),
+    ],
+)
+def test_name_and_folder_that_tell_of_different_people_or_sessions(dataset, folder, name):
+    session = '1' if 'ses-' in folder else None
+    dataset.image('sub-01_ses-1_T2w.nii.gz' if session else 'sub-01_T2w.nii.gz')
+    made = dataset.image('sub-09_T1w.nii.gz')
+    made.rename(dataset.root / folder / name)
+    scans, [refusal], _ = select_scans(index_dataset(dataset.root), '01', session)
+    assert [scan.contrast for scan in scans] == ['T2w']
+    assert refusal.path == str(Path(folder, name))
+    assert 'rename it' in refusal.reason
+    assert (refusal.severity, refusal.acquired) == ('warning', 'T1w')
 
 
 def test_folders_above_the_dataset_are_no_entities(tmp_path):

@@ -12,17 +12,19 @@ from dataclasses import replace
 import nibabel as nb
 import numpy as np
 import pytest
+from bids_builder import Builder
 
 from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.bids.status import SessionRecord
-from tumsyn_bids.cli.participant import Run, Tally, share
+from tumsyn_bids.cli.participant import Run, Tally, make_plans, share, warn
 from tumsyn_bids.cli.pool import _Pool
 from tumsyn_bids.cli.progress import Progress
 from tumsyn_bids.cli.reports import run_report
-from tumsyn_bids.cli.sessions import SessionJob, StepClock, run_session, step_name
+from tumsyn_bids.cli.sessions import SessionJob, StepClock, _completed, run_session, step_name
 from tumsyn_bids.cli.workers import Ended, Told, WorkerDied
 from tumsyn_bids.errors import ScanError
-from tumsyn_bids.plan import Finding, Scan, SessionPlan
+from tumsyn_bids.plan import Finding, Refusal, Scan, SessionPlan
+from tumsyn_bids.reports.content import SessionContent
 from tumsyn_bids.resources import session_gb
 from tumsyn_bids.settings import Settings
 
@@ -182,11 +184,39 @@ def test_a_session_that_cannot_be_planned_is_put_down(settings, capsys):
     run = Run(settings)
     error = ScanError('no usable scan', path='/ds/sub-01', remedy='Provide one')
     finding = Finding('sub-01/anat/sub-01_T1w.json', 'EchoTime', '3', 'is too long', 'dropped')
-    run.refuse(SessionFailure('01', None, error, findings=(finding,)))
+    run.refuse(SessionFailure('01', None, error, findings=(finding,), details='Traceback'))
     assert run.tally.failed == ['sub-01']
     assert 'sub-01: /ds/sub-01: no usable scan. Provide one.' in capsys.readouterr().err
     (crash,) = settings.log_dir.glob('crash-sub-01-plan.txt')
     assert 'sub-01_T1w.json: EchoTime 3: is too long; dropped' in crash.read_text()
+    assert 'Traceback' in crash.read_text()
+
+
+def test_scans_that_cannot_be_used_are_told_and_recorded(make_job, capsys):
+    refused = Refusal('sub-01/anat/x_T2w.nii', 'it is a link', 'warning', acquired='T2w')
+    other = Refusal('sub-01/anat/x_UNIT1.nii', 'noise')
+    job = make_job('01')
+    job = replace(job, plan=replace(job.plan, refused=(refused, other)))
+    warn([job.plan])
+    told = 'sub-01/anat/x_T2w.nii: it is a link (it counts as acquired: no T2w is made as missing)'
+    assert capsys.readouterr().err.splitlines() == [f'tumsyn-bids: warning: sub-01: {told}']
+    named = ('outputs', 'warnings', 'scores', 'confidence', 'figures', 'checks')
+    summary = {**{name: [] for name in named}, 'warnings': ['later'], 'model': {}}
+    record = _completed(job, None, summary)
+    assert record.warnings == (told, 'later')
+    session = SessionContent(record.to_dict(), job.plan)
+    assert session.n_doubts == 3
+
+
+def test_filter_that_is_used_for_nothing_is_told(settings, capsys):
+    builder = Builder(settings.bids_dir)
+    builder.image('sub-01_T1w.nii.gz')
+    path = builder.json('code/filter.json', {'T1': {'run': 1}, 'bold': {'task': 'x'}})
+    (plan,), _ = make_plans(settings.replace(bids_filter_file=path))
+    assert len(plan.scans) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert 'filter.json: t1: the filter is used for nothing' in line
+    assert 't1w, t2w, flair' in line
 
 
 def test_a_header_that_was_mended_is_told_at_once(settings, capsys):

@@ -60,7 +60,7 @@ class Acquisition:
     manufacturer : str or None
         Canonical vendor name, e.g. ``'Siemens'``, ``'GE'``, ``'Philips'``.
     voxel_size : tuple of 3 float or None
-        Millimetres.
+        Millimetres along the head: left-right, posterior-anterior, inferior-superior.
     repetition_time, echo_time, inversion_time : float or None
         Seconds, as in BIDS sidecars.
     flip_angle : float or None

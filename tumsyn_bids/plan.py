@@ -43,12 +43,27 @@ class Finding:
         return f'{self.path}: {self.field} {self.value}: {self.problem}; {self.action}'
 
 
+_ACQUIRED = ' (it counts as acquired: no {} is made as missing)'
+
+
 @dataclass(frozen=True)
 class Refusal:
-    """A scan that was found and not used, with the rule that says why."""
+    """A scan that was found and not used, with the rule that says why.
+
+    Attributes
+    ----------
+    path : str
+    reason : str
+    severity : {'info', 'warning'}
+        Warnings are told at once: the user will want to mend them.
+    acquired : str or None
+        The contrast that the session has all the same, so that it is not made as missing.
+    """
 
     path: str
     reason: str
+    severity: str = 'info'
+    acquired: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +179,15 @@ class SessionPlan:
         """``sub-01`` or ``sub-01_ses-1``."""
         stem = f'sub-{self.subject}'
         return f'{stem}_ses-{self.session}' if self.session else stem
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user is told at once: scans that are there and cannot be used as they are."""
+        return tuple(
+            f'{item.path}: {item.reason}{_ACQUIRED.format(item.acquired) if item.acquired else ""}'
+            for item in self.refused
+            if item.severity == 'warning'
+        )
 
     def scan(self, path: str) -> Scan:
         """Return the scan with this path."""

@@ -218,7 +218,7 @@ def _squeeze(data: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _affine(header, shape, path: Path, findings: list[Finding]) -> np.ndarray:
-    sform, qform = _sform(header), _qform(header)
+    sform, qform = _sform(header), _qform(header, path, findings)
     if sform is None and qform is None:
         raise ScanError(
             'the header says nowhere how the voxels lie in space (no valid sform or qform)',
@@ -258,16 +258,23 @@ def _sform(header) -> np.ndarray | None:
     return _invertible(affine) if code > 0 else None
 
 
-def _qform(header) -> np.ndarray | None:
+def _qform(header, path: Path, findings: list[Finding]) -> np.ndarray | None:
     """Return the qform; also where only the sform is coded, since some programs read it still."""
     try:
         affine, code = header.get_qform(coded=True)
-    except nb.spatialimages.HeaderDataError:
-        return None
-    if code > 0:
+        if code <= 0:
+            stored = any(float(header[f'qoffset_{axis}']) for axis in 'xyz')
+            if not stored or header['sform_code'] <= 0:
+                return None
+            affine = header.get_qform()
+        if _invertible(affine) is None:
+            raise ValueError('its numbers are no place in space')
         return _invertible(affine)
-    stored = any(float(header[f'qoffset_{axis}']) for axis in 'xyz')
-    return _invertible(header.get_qform()) if stored and header['sform_code'] > 0 else None
+    except (nb.spatialimages.HeaderDataError, ValueError) as error:
+        numbers = ' '.join(f'{float(header[f"quatern_{axis}"]):g}' for axis in 'bcd')
+        problem = f'the qform is broken ({error})'
+        findings.append(Finding(str(path), 'qform', numbers, problem, 'the sform was taken'))
+        return None
 
 
 def _invertible(affine: np.ndarray) -> np.ndarray | None:

@@ -70,6 +70,8 @@ def parse_age(text: str, unit: str) -> tuple[float | None, str, str]:
     if not match or (match[4] and match[4] not in UNIT_OF):
         return None, 'y', 'is not an age'
     number = as_number(match[2].replace(',', '.'))
+    if number is None:  # more digits than a number can have
+        return None, 'y', 'is not an age'
     limited = match[1].strip('=') or match[3] or match[5]
     note = 'is a limit, not an age' if limited else ''
     return number, UNIT_OF.get(match[4], unit), note
@@ -93,7 +95,8 @@ def level(about: dict, text: str) -> str | None:
     # Tables that went through other software may say 1.0 for 1.
     meanings = {key.removesuffix('.0'): value for key, value in levels.items()}
     meaning = meanings.get(text.removesuffix('.0'))
-    return meaning.get('Description') if isinstance(meaning, dict) else meaning
+    meaning = meaning.get('Description') if isinstance(meaning, dict) else meaning
+    return None if meaning is None else str(meaning)
 
 
 def sex_of(text: str, about: dict) -> str | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..acquisition import Acquisition
-from ..errors import ScanError
+from ..errors import UsageError
 from ..plan import Donor
 from ..targets import PROTOCOL_FIELDS
 from .choice import choose_reference
@@ -90,8 +90,10 @@ class Donors:
                         reader=self.reader,
                         images=list(paths),
                     )
-                except ScanError:
-                    continue  # told where that session is planned
+                except UsageError:
+                    raise
+                except Exception:  # noqa: BLE001 - told where that session is planned
+                    continue
                 for scan in scans:
                     reference, _ = choose_reference(scans)
                     donor = Donor(scan.path, scan.contrast, reference.path, reference.contrast)

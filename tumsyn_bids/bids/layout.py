@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..acquisition import CONTRASTS
 from ..errors import ScanError, UsageError
 from .sidecars import dataset_root, read_json_object
 
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 #: Folders inside a session that hold no images of ours; indexing skips them.
 _OTHER_DATATYPES = 'beh|dwi|eeg|fmap|func|ieeg|meg|micr|motion|mrs|nirs|perf|pet|figures'
 _IMAGES = ('.nii', '.nii.gz')
+#: Names that queries of a filter file may have: our contrasts, and those that other BIDS Apps know
+#: and that select nothing here.
+OUR_QUERIES = tuple(name.lower() for name in CONTRASTS)
+_THEIR_QUERIES = ('bold', 'sbref', 'fmap', 'roi', 'dwi', 'asl', 'm0scan', 'pet', 'xfm')
 
 
 def index_dataset(
@@ -168,10 +174,27 @@ def load_filters(path: str | Path) -> dict[str, dict]:
                 remedy='Write for instance {"t1w": {"acquisition": "mprage"}}',
             )
         filters[name.lower()] = {
-            entity: value if isinstance(value, list) else special.get(value, value)
+            entity: _query_value(path, f'{name}, {entity}', value, special)
             for entity, value in query.items()
         }
     return filters
+
+
+def unknown_queries(filters: Iterable[str]) -> list[str]:
+    """Return those names of queries that neither we nor fMRIPrep and its relatives know."""
+    return [name for name in filters if name not in (*OUR_QUERIES, *_THEIR_QUERIES)]
+
+
+def _query_value(path, field: str, value, special: dict):
+    values = value if isinstance(value, list) else [value]
+    if not all(item is None or isinstance(item, str | int | float) for item in values):
+        raise UsageError(
+            f'{json.dumps(value)[:80]} is no value of an entity',
+            path=path,
+            field=field,
+            remedy='Give a text, a number, null, or a list of these',
+        )
+    return value if isinstance(value, list) else special.get(value, value)
 
 
 def _listed(labels: Sequence[str], most: int = 10) -> str:
@@ -182,17 +205,37 @@ def _listed(labels: Sequence[str], most: int = 10) -> str:
 def _index(root: Path, wanted: list[str] | None, database: Path | None) -> BIDSLayout:
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
-    indexer = BIDSLayoutIndexer(
-        validate=False, ignore=_ignored(root, wanted), index_metadata=False
-    )
-    return BIDSLayout(
-        root,
-        # Names that BIDS does not know are kept: they are refused with a reason, not in silence.
-        validate=False,
-        config=['bids', 'derivatives'],
-        indexer=indexer,
-        database_path=database,
-    )
+    ignored, closed = _ignored(root, wanted), set()
+    while True:
+        indexer = BIDSLayoutIndexer(validate=False, ignore=ignored, index_metadata=False)
+        try:
+            return BIDSLayout(
+                root,
+                # Names that BIDS does not know are kept: refused with a reason, not in silence.
+                validate=False,
+                config=['bids', 'derivatives'],
+                indexer=indexer,
+                database_path=database,
+                reset_database=bool(closed),
+            )
+        except PermissionError as error:
+            # The folder is told where the participant is planned; the others go on.
+            folder = _closed_folder(root, error)
+            if folder in closed:
+                raise
+            closed.add(folder)
+            ignored = [*ignored, re.compile(rf'^/{re.escape(folder)}(/|$)')]
+
+
+def _closed_folder(root: Path, error: PermissionError) -> str:
+    """Return which folder of the dataset may not be read, relative to its root."""
+    path = Path(error.filename or root)
+    folder = path if os.path.isdir(path) else path.parent
+    if root not in folder.parents:
+        raise UsageError(
+            f'it cannot be read ({error.strerror})', path=path, remedy='Check its permissions'
+        ) from error
+    return folder.relative_to(root).as_posix()
 
 
 def _ignored(root: Path, wanted: list[str] | None) -> list[re.Pattern]:

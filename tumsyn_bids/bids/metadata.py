@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..acquisition import BIDS_KEYS, Acquisition
@@ -16,10 +17,15 @@ from ..values import (
     doubt,
     is_missing,
     nominal_field_strength,
+    wrong_unit,
 )
 from .participants import People
 from .sidecars import Sidecars, Stated, dataset_root, name_parts
 
+#: Fields of a sidecar whose values must be plausible; findings about others are decisions.
+STATED_FIELDS = (*BIDS_KEYS.values(), 'AcquisitionVoxelSize')
+
+_TIMES = ('repetition_time', 'echo_time', 'inversion_time')
 _NUMERIC = ('field_strength', 'repetition_time', 'echo_time', 'inversion_time', 'flip_angle')
 
 #: What an image is by its BIDS suffix alone.
@@ -32,6 +38,8 @@ CONTRAST_OF_SUFFIX = {
     'swi': 'SWI',
 }
 _NO_AGENT = ('none', 'no', 'pre', 'native')
+#: How sidecars word that none was given.
+_NO_AGENT_WORDS = re.compile(r'(no|none|nil|not|without|pre|native|false)\b', re.IGNORECASE)
 _POST_CONTRAST = re.compile(r'(?<![a-z])(post|gd|gad|gado\w*)(?![a-z])', re.IGNORECASE)
 #: Inversion times that null cerebrospinal fluid, and the repetition time they need, in seconds.
 _FLAIR_INVERSION = (1.5, 3.2)
@@ -81,12 +89,12 @@ class MetadataReader:
     def read(self, path: str | Path) -> tuple[Acquisition, list[Finding]]:
         """Read a scan, its header and its person; see :func:`read_acquisition`."""
         acq, findings = self.read_named(path)
-        if acq.voxel_size is None and not str(path).endswith('.json'):
-            acq = acq.replace(voxel_size=read_header(path)[1])
+        if not str(path).endswith('.json'):
+            acq = with_voxel_size(acq, read_header(path))
         return acq, findings
 
     def read_named(self, path: str | Path) -> tuple[Acquisition, list[Finding]]:
-        """Read name, sidecars and person, but not the header."""
+        """Read name, sidecars and person, but not the header; see :func:`with_voxel_size`."""
         acq, findings = self.imaging(path)
         entities, _ = name_parts(path)
         if 'sub' not in entities:
@@ -95,12 +103,13 @@ class MetadataReader:
         return acq.replace(age=age, sex=sex), findings + about
 
     def imaging(self, path: str | Path) -> tuple[Acquisition, list[Finding]]:
-        """Read name and sidecars only: no header, no person."""
+        """Read name and sidecars only: no header, no person; see :func:`with_voxel_size`."""
         stated = self._sidecars.metadata(path)
         findings: list[Finding] = []
         values = {field: self._number(field, stated, findings) for field in _NUMERIC}
         if values['field_strength'] is not None:
             values['field_strength'] = nominal_field_strength(values['field_strength'])
+        self._check_units(values, stated, findings)
         self._check_echo(values, stated, findings)
         acq = Acquisition(
             contrast=self._contrast(path, stated, values, findings),
@@ -125,6 +134,32 @@ class MetadataReader:
             findings.append(self._finding(item, BIDS_KEYS[field], problem))
             return None
         return number
+
+    def _check_units(self, values, stated, findings) -> None:
+        """Drop the times of a file that is in milliseconds, where only one of them shows it."""
+        slips = [field for field in _TIMES if self._slipped(field, stated)]
+        for path in dict.fromkeys(stated[BIDS_KEYS[field]].path for field in slips):
+            times = {
+                field: as_number(stated[BIDS_KEYS[field]].value)
+                for field in _TIMES
+                if BIDS_KEYS[field] in stated and stated[BIDS_KEYS[field]].path == path
+            }
+            times = {field: time / 1000 for field, time in times.items() if time}
+            tr, te = times.get('repetition_time'), times.get('echo_time')
+            impossible = tr is not None and te is not None and te >= tr
+            if impossible or any(doubt(field, time) for field, time in times.items()):
+                continue  # as milliseconds they cannot be: one value alone is wrong
+            for field in times:
+                if values[field] is not None:
+                    key = BIDS_KEYS[field]
+                    problem = 'may be in milliseconds, as another time of this file seems to be'
+                    findings.append(self._finding(stated[key], key, problem))
+                    values[field] = None
+
+    def _slipped(self, field: str, stated) -> bool:
+        item = stated.get(BIDS_KEYS[field])
+        number = None if item is None else as_number(item.value)
+        return number is not None and wrong_unit(field, number) is not None
 
     def _check_echo(self, values, stated, findings) -> None:
         """Drop an echo that comes after the next excitation: one of both is in a wrong unit."""
@@ -189,7 +224,7 @@ class MetadataReader:
         if 'ce' in entities:
             return 'T1w' if entities['ce'].lower() in _NO_AGENT else 'T1CE'
         agent = stated.get('ContrastBolusIngredient')
-        if agent is not None and not is_missing(agent.value):
+        if agent is not None and _names_agent(agent.value):
             problem = 'a contrast agent was given, and the file name has no ce- entity'
             findings.append(
                 self._finding(agent, 'ContrastBolusIngredient', problem, 'used as T1CE')
@@ -213,6 +248,13 @@ class MetadataReader:
         return (path.relative_to(self.root) if self.root in path.parents else path).as_posix()
 
 
+def _names_agent(value: object) -> bool:
+    """Tell whether ``ContrastBolusIngredient`` holds the name of an agent."""
+    if not isinstance(value, str) or is_missing(value) or _NO_AGENT_WORDS.match(value.strip()):
+        return False
+    return any(character.isalpha() for character in value)
+
+
 def _is_flair(entities: dict[str, str], values: dict[str, float | None]) -> bool:
     if 'flair' in entities.get('acq', '').lower():
         return True
@@ -221,8 +263,45 @@ def _is_flair(entities: dict[str, str], values: dict[str, float | None]) -> bool
     return ti is not None and tr is not None and low <= ti <= high and tr > _FLAIR_REPETITION
 
 
-def read_header(path: str | Path) -> tuple[tuple[int, ...], tuple[float, float, float]]:
-    """Read shape and voxel size (mm) of an image without reading its voxels.
+@dataclass(frozen=True)
+class Header:
+    """What a header says about the voxels.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    zooms : tuple of 3 float
+        Voxel size in mm along the axes as they are stored.
+    order : tuple of 3 int
+        The stored axis nearest to left-right, posterior-anterior and inferior-superior.
+    """
+
+    shape: tuple[int, ...]
+    zooms: tuple[float, float, float]
+    order: tuple[int, int, int] = (0, 1, 2)
+
+    def along_head(self, sizes: Sequence[float]) -> tuple[float, float, float]:
+        """Bring sizes along the stored axes into the order of the head's axes."""
+        return tuple(sizes[axis] for axis in self.order)
+
+
+def with_voxel_size(acq: Acquisition, header: Header) -> Acquisition:
+    """Return what is known of a scan with its voxel size along the axes of the head.
+
+    BIDS does not say along which axes ``AcquisitionVoxelSize`` is; programs that write it go by
+    the image as it is stored, and so do we. Of a sidecar alone, it stays as it is stated.
+
+    Parameters
+    ----------
+    acq : Acquisition
+        From :meth:`MetadataReader.imaging` or :meth:`MetadataReader.read_named`.
+    header : Header
+    """
+    return acq.replace(voxel_size=header.along_head(acq.voxel_size or header.zooms))
+
+
+def read_header(path: str | Path) -> Header:
+    """Read shape, voxel size and orientation of an image without reading its voxels.
 
     Raises
     ------
@@ -250,10 +329,15 @@ def read_header(path: str | Path) -> tuple[tuple[int, ...], tuple[float, float, 
     try:
         img = nb.load(path)
         zooms = nb.affines.voxel_sizes(img.affine)
-    except (OSError, EOFError, ValueError, zlib.error, nb.filebasedimages.ImageFileError) as error:
+        stored = nb.io_orientation(img.affine)[:, 0]
+    except Exception as error:  # damaged bytes make nibabel raise errors of any kind
         raise ScanError(
             f'its header cannot be read ({error})',
             path=path,
             remedy='Convert or copy the image again',
         ) from error
-    return tuple(int(n) for n in img.shape), tuple(round(float(zoom), 4) for zoom in zooms)
+    return Header(
+        shape=tuple(int(n) for n in img.shape),
+        zooms=tuple(round(float(zoom), 4) for zoom in zooms),
+        order=tuple(int(axis) for axis in stored.argsort()),
+    )

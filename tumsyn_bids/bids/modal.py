@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..acquisition import Acquisition
-from ..errors import ScanError
 from ..targets import modal_protocol
 from .layout import list_participants
 from .metadata import MetadataReader
@@ -28,8 +27,8 @@ def dataset_protocols(root: str | Path, reader: MetadataReader) -> dict[str, Acq
         for path in anatomical_files(Path(root) / f'sub-{subject}'):
             try:
                 acq, _ = reader.imaging(path)
-            except ScanError:
-                continue  # reported when the session that it belongs to is planned
+            except Exception:  # noqa: BLE001 - told where that session is planned
+                continue
             if acq.contrast is not None:
                 scans.setdefault(acq.contrast, []).append(acq)
     modal = {contrast: modal_protocol(found) for contrast, found in scans.items()}

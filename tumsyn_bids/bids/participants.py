@@ -169,14 +169,31 @@ def _of_scans(table: Table | None, stem: str) -> Table | None:
 
 def _read(root: Path, path: Path, inherited: str) -> Table | None:
     """Read a TSV file: byte-order mark, CRLF, stray blanks and quotes are forgiven."""
-    if not path.is_file():
+    if not path.is_file() and not path.is_symlink():
         return None
     # Not splitlines, which takes characters inside of cells for line ends too.
-    lines = [line for line in re.split(r'[\r\n]+', _decoded(path.read_bytes())) if line.strip()]
+    lines = [line for line in re.split(r'[\r\n]+', _decoded(_raw(root, path))) if line.strip()]
     cells = [[cell.strip().strip('"').strip() for cell in line.split('\t')] for line in lines]
     columns = tuple(cells[0]) if cells else ()
     rows = tuple(dict(zip(columns, row, strict=False)) for row in cells[1:])
     return Table(path.relative_to(root).as_posix(), columns, rows, _about(root, path, inherited))
+
+
+def _raw(root: Path, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        absent = path.is_symlink() and not path.exists()
+        # One at the root concerns everybody, others one participant.
+        raise (UsageError if path.parent == root else ScanError)(
+            'the table is a link whose target is absent'
+            if absent
+            else f'the table cannot be read ({error.strerror})',
+            path=path,
+            remedy=f"Fetch its content with datalad get '{path}'"
+            if absent
+            else 'Check its permissions and the disk',
+        ) from error
 
 
 def _decoded(raw: bytes) -> str:
@@ -193,7 +210,7 @@ def _decoded(raw: bytes) -> str:
 def _about(root: Path, path: Path, inherited: str) -> dict:
     own = path.with_suffix('.json')
     for candidate in (own, root / inherited if inherited else own):
-        if not candidate.is_file():
+        if not candidate.is_file() and not candidate.is_symlink():
             continue
         try:
             content = read_json_object(candidate)

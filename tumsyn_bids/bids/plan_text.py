@@ -96,7 +96,10 @@ def _by_origin(task: SynthesisTask) -> dict[str, list[str]]:
 
 
 def _refused(refused: Iterable[Refusal]) -> list[str]:
-    lines = [_line('not used', f'{Path(item.path).name}: {item.reason}') for item in refused]
+    labels = {'info': 'not used', 'warning': 'warning'}
+    lines = [
+        _line(labels[item.severity], f'{Path(item.path).name}: {item.reason}') for item in refused
+    ]
     return [line for group in lines for line in group]
 
 

@@ -9,6 +9,7 @@ with the protocol of the acquired scan, on a 1 mm grid.
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,14 @@ from ..acquisition import BIDS_KEYS, CONTRASTS, Acquisition
 from ..errors import ScanError, SessionError, TumsynError, UsageError
 from ..plan import Finding, Refusal, Scan, SessionPlan, SynthesisTask, Target
 from ..prompt import render_prompt
-from ..targets import check_unique, default_target, resolve_target, target_like
+from ..targets import (
+    PROTOCOL_FIELDS,
+    check_unique,
+    default_target,
+    is_protocol,
+    resolve_target,
+    target_like,
+)
 from ..values import TREATED_AS_MISSING
 from .choice import choose_reference, choose_source
 from .donors import Donors
@@ -49,6 +57,8 @@ class SessionFailure:
         Names the file at fault, if any, and the remedy.
     refused : tuple of Refusal
     findings : tuple of Finding
+    details : str
+        The traceback, where the error is one of the program.
     """
 
     subject: str
@@ -56,6 +66,7 @@ class SessionFailure:
     error: TumsynError
     refused: tuple[Refusal, ...] = ()
     findings: tuple[Finding, ...] = ()
+    details: str = ''
 
     @property
     def label(self) -> str:
@@ -106,7 +117,7 @@ def build_plans(
         Sorted by participant and session. One without tasks has all that was asked for.
     failures : list of SessionFailure
         Sessions without a usable scan, with an unreadable sidecar, or (policy ``'error'``) with
-        metadata missing.
+        metadata missing; also those at which the program itself fails.
 
     Raises
     ------
@@ -126,11 +137,16 @@ def build_plans(
         donors=Donors(layout, reader, filters) if match_brightness == 'dataset' else None,
     )
     check_unique([*builder.targets, *map(default_target, builder.contrasts)])
-    sessions = _sessions(layout, participant_label, session_label)
+    sessions, failures = _sessions(layout, participant_label, session_label)
     images = images_by_session(layout)
-    plans, failures = [], []
+    plans = []
     for subject, session in sessions:
-        outcome = builder.build(subject, session, images.get((subject, session), []))
+        try:
+            outcome = builder.build(subject, session, images.get((subject, session), []))
+        except UsageError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one session's trouble shall not stop the others
+            outcome = _unexpected(layout, subject, session, error)
         (plans if isinstance(outcome, SessionPlan) else failures).append(outcome)
     return plans, failures
 
@@ -150,7 +166,10 @@ def _contrast_names(contrasts: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(contrasts))
 
 
-def _sessions(layout, participant_label, session_label) -> list[tuple[str, str | None]]:
+def _sessions(
+    layout, participant_label, session_label
+) -> tuple[list[tuple[str, str | None]], list[SessionFailure]]:
+    """Return participants and sessions, and the participants whose folder cannot be read."""
     root = check_dataset(layout.root)
     labels = list(participant_label)
     subjects = match_participants(root, labels) if labels else list_participants(root)
@@ -160,10 +179,15 @@ def _sessions(layout, participant_label, session_label) -> list[tuple[str, str |
             path=root,
             remedy='Participants are folders whose names begin with "sub-"',
         )
-    pairs = [(label, session) for label in subjects for session in list_sessions(layout, label)]
+    pairs, failures = [], []
+    for label in subjects:
+        try:
+            pairs += [(label, session) for session in list_sessions(layout, label)]
+        except OSError as error:
+            failures.append(_unexpected(layout, label, None, error))
     wanted = {str(label).removeprefix('ses-') for label in session_label}
     if not wanted:
-        return pairs
+        return pairs, failures
     chosen = [pair for pair in pairs if pair[1] in wanted]
     absent = wanted - {session for _, session in chosen}
     if absent:
@@ -175,7 +199,32 @@ def _sessions(layout, participant_label, session_label) -> list[tuple[str, str |
             field='--session-label',
             remedy='Check the labels',
         )
-    return chosen
+    return chosen, failures
+
+
+def _unexpected(layout, subject: str, session: str | None, error: Exception) -> SessionFailure:
+    """Word what nobody has foreseen, as the failure of one session."""
+    folder = _session_folder(layout.root, subject, session)
+    details = ''.join(traceback.format_exception(error))
+    if isinstance(error, OSError):
+        worded = SessionError(
+            f'it cannot be read ({error.strerror or error})',
+            path=error.filename or folder,
+            remedy='Check its permissions and the disk',
+        )
+    else:
+        worded = SessionError(
+            f'the program failed at it ({type(error).__name__}: {str(error)[:200]})',
+            path=folder,
+            remedy='Look for odd values in its sidecars and tables, and please report the failure',
+        )
+    return SessionFailure(subject, session, worded, details=details)
+
+
+def _session_folder(root: str | Path, subject: str, session: str | None) -> Path:
+    """Return the folder of a session, or of a participant without sessions."""
+    folder = Path(root) / f'sub-{subject}'
+    return folder / f'ses-{session}' if session else folder
 
 
 @dataclass
@@ -210,24 +259,27 @@ class _Builder:
         except TumsynError as error:
             return SessionFailure(subject, session, error, tuple(refused), tuple(findings))
         reference, why = choose_reference(scans)
+        unusable = {item.acquired for item in refused}
         return SessionPlan(
             subject=subject,
             session=session,
             scans=tuple(scans),
             reference=reference.path,
             reference_reason=why,
-            tasks=tuple(self._with_donors(self._tasks(scans, reference), subject)),
+            tasks=tuple(self._with_donors(self._tasks(scans, reference, unusable), subject)),
             refused=tuple(refused),
             findings=tuple(findings),
         )
 
     def _nothing_usable(self, subject, session, refused) -> SessionError:
-        folder = Path(self.layout.root) / f'sub-{subject}'
-        folder = folder / f'ses-{session}' if session else folder
+        folder = _session_folder(self.layout.root, subject, session)
         if refused:
             found = '; '.join(f'{Path(r.path).name}: {r.reason}' for r in refused[:5])
         else:
-            found = ', '.join(sorted(os.listdir(folder))) or 'nothing'
+            inside = sorted(os.listdir(folder))
+            for datatype in {'anat', 'swi'} & set(inside):
+                os.listdir(folder / datatype)  # one that may not be read is told as such
+            found = ', '.join(inside) or 'nothing'
         return SessionError(
             f'no usable anatomical scan (found {found})',
             path=folder,
@@ -255,10 +307,10 @@ class _Builder:
             if keys:
                 yield Finding(path, ', '.join(keys), 'n/a', problem, _LEFT_UNKNOWN)
 
-    def _tasks(self, scans: list[Scan], reference: Scan) -> Iterator[SynthesisTask]:
+    def _tasks(self, scans: list[Scan], reference: Scan, unusable) -> Iterator[SynthesisTask]:
         acquired = {scan.contrast: scan for scan in scans}
         for contrast in self.contrasts:
-            missing = contrast not in acquired
+            missing = contrast not in acquired and contrast not in unusable
             if missing or not self.only_missing:
                 purpose = 'missing' if missing else 'requested'
                 yield self._task(default_target(contrast), purpose, scans, reference)
@@ -286,8 +338,10 @@ class _Builder:
                 yield replace(task, donors=self.donors.find(wanted, subject))
 
     def _validation_target(self, scan: Scan) -> Target:
-        relative = Path(scan.path).name
-        target = target_like(scan.acquisition, relative, name='', keep_voxel_size=False)
+        relative, acq = Path(scan.path).name, scan.acquisition
+        if not is_protocol(acq):  # times of two protocols are never mixed
+            acq = acq.replace(**dict.fromkeys(PROTOCOL_FIELDS))
+        target = target_like(acq, relative, name='', keep_voxel_size=False)
         origin = {field: f'the acquired {relative}' for field in target.provenance}
         return replace(target, provenance=origin)
 

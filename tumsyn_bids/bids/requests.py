@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import ScanError, UsageError
 from ..plan import Target
 from ..targets import LIKE_NAME, check_unique, load_targets_file, target_like
-from .metadata import MetadataReader, read_header
+from .metadata import STATED_FIELDS, MetadataReader, read_header, with_voxel_size
 
 
 def requested_targets(
@@ -44,16 +44,27 @@ def target_from_file(path: str | Path, name: str = LIKE_NAME) -> Target:
     Raises
     ------
     UsageError
-        The file is absent, unreadable, or does not tell its contrast.
+        The file is absent, unreadable, states an implausible value, or does not tell its contrast.
     """
     path = Path(path).absolute()
     if not path.is_file():
         raise UsageError('there is no such file', path=path, field='--like', remedy='Check it')
     above = (p for p in path.parents if (p / 'dataset_description.json').is_file())
+    reader = MetadataReader(next(above, path.parent))
     try:
-        acq, _ = MetadataReader(next(above, path.parent)).imaging(path)
-        if acq.voxel_size is None and path.suffix != '.json':
-            acq = acq.replace(voxel_size=read_header(path)[1])
+        acq, findings = reader.imaging(path)
+        if path.suffix != '.json':
+            acq = with_voxel_size(acq, read_header(path))
     except ScanError as error:
         raise UsageError(error.problem, path=error.path, remedy=error.remedy) from error
+    for finding in findings:
+        if (
+            finding.field in STATED_FIELDS
+        ):  # as for targets files: no default in place of a mistake
+            raise UsageError(
+                f'{finding.value}: {finding.problem}',
+                path=reader.root / finding.path,
+                field=finding.field,
+                remedy='Mend the value, or give a copy of the sidecar without it',
+            )
     return target_like(acq, str(path), name=name)

@@ -2,28 +2,33 @@
 
 1. Images of other contrasts, derived images, phase, real and imaginary parts, MP2RAGE parts and
    ``UNIT1`` are refused; so are images that a filter file leaves out.
-2. Images whose header tells that they hold no brain volume are refused: more than one volume,
-   fewer than :data:`MIN_SLICES` slices, less than :data:`MIN_EXTENT` mm in a direction, voxels
-   above :data:`MAX_VOXEL` mm.
-3. Of several images of one contrast, one is taken: of several echoes the one whose echo time is
-   nearest to the default protocol's; then the one with the thinnest slices; then the smallest
-   voxels; then the highest run, because a scan is repeated when the first one failed; then the
-   last by name. The others are refused with this reason.
+2. Images whose name tells of another person or session than their folder, that cannot be read, or
+   that have more than one volume are refused with a warning, and the session has their contrast
+   all the same. Images whose header tells that they hold no brain
+   volume are refused: fewer than :data:`MIN_SLICES` slices, less than :data:`MIN_EXTENT` mm in a
+   direction, voxels above :data:`MAX_VOXEL` mm.
+3. Of several images of one contrast, one is taken: one whose name tells the contrast before one
+   that is guessed (a FLAIR named T2w, a T1CE without ``ce-``); of several echoes the one whose
+   echo time is nearest to the default protocol's; then the one with the thinnest slices; then the
+   smallest voxels; then the highest run, because a scan is repeated when the first one failed;
+   then the last by name. The others are refused with this reason.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from ..acquisition import CONTRASTS
 from ..errors import ScanError, UsageError
 from ..plan import Finding, Refusal, Scan
 from ..protocols import default_protocol
-from .metadata import CONTRAST_OF_SUFFIX, MetadataReader, read_header
+from .layout import OUR_QUERIES
+from .metadata import CONTRAST_OF_SUFFIX, MetadataReader, read_header, with_voxel_size
 from .sidecars import name_parts
 
 if TYPE_CHECKING:
@@ -86,20 +91,27 @@ def select_scans(
     """
     reader = reader or MetadataReader(layout.root)
     refused: list[Refusal] = []
+    left_out: list[_LeftOut] = []
     candidates: list[tuple[Scan, list[Finding]]] = []
+    ours = {name: query for name, query in (filters or {}).items() if name in OUR_QUERIES}
+    allowed = {name: _allowed(layout, name, query) for name, query in ours.items()}
     if images is None:
         images = images_by_session(layout).get((subject, session), [])
     for path in images:
         if name_parts(path)[1] in _NOT_OURS:
             continue
-        outcome = _candidate(path, reader)
+        outcome = _candidate(path, reader, allowed)
         if isinstance(outcome, Refusal):
             refused.append(outcome)
+        elif isinstance(outcome, _LeftOut):
+            left_out.append(outcome)
         else:
             candidates.append(outcome)
-    candidates, left_out = _filtered(candidates, layout, filters or {})
     scans, findings, beaten = _best(candidates, Path(layout.root))
-    order = sorted([*refused, *left_out, *beaten], key=lambda refusal: refusal.path)
+    there = {scan.contrast for scan in scans} | {item.acquired for item in refused}
+    order = sorted(
+        [*refused, *beaten, *_by_filters(left_out, there)], key=lambda refusal: refusal.path
+    )
     return scans, order, findings
 
 
@@ -112,7 +124,8 @@ def images_by_session(layout: BIDSLayout) -> dict[tuple[str, str | None], list[P
     grouped: dict[tuple[str, str | None], list[Path]] = {}
     for path in sorted(layout.get(extension=_IMAGES, return_type='filename')):
         subject = re.search(r'/sub-([^/_]+)', path[start:])
-        session = re.search(r'[/_]ses-([^/_]+)', path[start:])
+        # By folders: an image whose name says otherwise is refused where it lies.
+        session = re.search(r'^/sub-[^/]+/ses-([^/]+)/', path[start:])
         if subject:
             grouped.setdefault((subject[1], session and session[1]), []).append(Path(path))
     return grouped
@@ -146,23 +159,51 @@ def _entities(relative: str) -> tuple[dict[str, str], str]:
     return entities, entities.pop('suffix', '')
 
 
-def _candidate(path: Path, reader: MetadataReader) -> tuple[Scan, list[Finding]] | Refusal:
+def _candidate(
+    path: Path, reader: MetadataReader, allowed: dict[str, set[str]]
+) -> tuple[Scan, list[Finding]] | Refusal | _LeftOut:
     relative = path.relative_to(reader.root).as_posix()
     entities, suffix = _entities(relative)
     reason = _name_reason(suffix, entities)
     if reason:
         return Refusal(relative, reason)
+    misplaced = _misplaced(relative)
+    if misplaced:
+        return _unusable(relative, misplaced, reader.imaging(path)[0].contrast)
     acq, findings = reader.read_named(path)
+    name = acq.contrast.lower()
+    if str(path) not in allowed.get(name, {str(path)}):
+        return _LeftOut(relative, acq.contrast)
     try:
-        shape, zooms = read_header(path)
+        header = read_header(path)
     except ScanError as error:
-        return Refusal(relative, f'{error.problem}; {error.remedy}')
-    reason = _header_reason(shape, zooms)
+        return _unusable(relative, f'{error.problem}; {error.remedy}', acq.contrast)
+    volumes = math.prod(header.shape[3:])
+    if volumes != 1:
+        reason = f'it has {volumes} volumes, and a scan has one; keep one of them, or their mean'
+        return _unusable(relative, reason, acq.contrast)
+    reason = _header_reason(header.shape, header.zooms)
     if reason:
         return Refusal(relative, reason)
-    if acq.voxel_size is None:
-        acq = acq.replace(voxel_size=zooms)
-    return Scan(str(path), acq, entities, shape, zooms), findings
+    acq = with_voxel_size(acq, header)
+    return Scan(str(path), acq, entities, header.shape, header.zooms), findings
+
+
+def _misplaced(relative: str) -> str | None:
+    """Say that name and folders tell of different people or sessions: whose it is is a guess."""
+    *folders, name = Path(relative).parts
+    above = [folder for folder in folders if folder.startswith(('sub-', 'ses-'))]
+    entities, _ = name_parts(name)
+    named = [f'{key}-{entities[key]}' for key in ('sub', 'ses') if key in entities]
+    if named == above:
+        return None
+    there, here = (' '.join(labels) or 'nobody' for labels in (above, named))
+    return f'its folder says {there} and its name {here}; find out whose it is, and rename it'
+
+
+def _unusable(relative: str, reason: str, contrast: str) -> Refusal:
+    """Refuse a scan that the session has and that the user can make usable."""
+    return Refusal(relative, reason, 'warning', acquired=contrast)
 
 
 def _name_reason(suffix: str, entities: dict[str, str]) -> str | None:
@@ -178,9 +219,6 @@ def _name_reason(suffix: str, entities: dict[str, str]) -> str | None:
 
 
 def _header_reason(shape: tuple[int, ...], zooms: tuple[float, ...]) -> str | None:
-    volumes = math.prod(shape[3:])
-    if volumes != 1:
-        return f'it has {volumes} volumes; a scan has one'
     if len(shape) < 3 or min(shape[:3]) < MIN_SLICES:
         size = ' x '.join(map(str, shape))
         return f'its {size} voxels are fewer than {MIN_SLICES} slices'
@@ -193,18 +231,24 @@ def _header_reason(shape: tuple[int, ...], zooms: tuple[float, ...]) -> str | No
     return None
 
 
-def _filtered(candidates, layout, filters: dict[str, dict]):
-    """Split candidates into those that the filters let pass, and refusals."""
-    passed, left_out = [], []
-    allowed = {name: _allowed(layout, name, query) for name, query in filters.items()}
-    for scan, findings in candidates:
-        name = scan.contrast.lower()
-        if name in allowed and scan.path not in allowed[name]:
-            relative = Path(scan.path).relative_to(layout.root).as_posix()
-            left_out.append(Refusal(relative, f'left out by the filter "{name}"'))
+class _LeftOut(NamedTuple):
+    """An image that a filter leaves out."""
+
+    path: str
+    contrast: str
+
+
+def _by_filters(left_out: Iterable[_LeftOut], there: Iterable[str | None]) -> Iterator[Refusal]:
+    """Refuse what filters leave out; once for each contrast of which nothing is left, loudly."""
+    told = set(there)
+    for path, contrast in left_out:
+        reason = f'left out by your filter "{contrast.lower()}"'
+        if contrast in told:
+            yield Refusal(path, reason)
         else:
-            passed.append((scan, findings))
-    return passed, left_out
+            told.add(contrast)
+            reason += f', which leaves no {contrast} of this session: it counts as missing'
+            yield Refusal(path, reason, 'warning')
 
 
 def _allowed(layout, name: str, query: dict) -> set[str]:
@@ -245,7 +289,20 @@ def _beaten(best: Scan, others: Iterable[Scan], root: Path) -> list[Refusal]:
 
 
 def _rank(scan: Scan) -> tuple:
-    return (*_echo_rank(scan), *sharpness(scan), -_integer(scan.entities.get('run')))
+    return (
+        _guessed(scan),
+        *_echo_rank(scan),
+        *sharpness(scan),
+        -_integer(scan.entities.get('run')),
+    )
+
+
+def _guessed(scan: Scan) -> bool:
+    """Tell whether the contrast follows from more than the name says in BIDS."""
+    contrast = CONTRASTS[scan.contrast]
+    if name_parts(scan.path)[1] != contrast.suffix:
+        return True
+    return contrast.ceagent is not None and 'ceagent' not in scan.entities
 
 
 def _echo_rank(scan: Scan) -> tuple[float, int]:
@@ -259,6 +316,8 @@ def _echo_rank(scan: Scan) -> tuple[float, int]:
 
 
 def _advantage(best: Scan, other: Scan) -> str:
+    if _guessed(best) != _guessed(other):
+        return f'its name says so, and the other is a {best.contrast} by what else is known of it'
     if _echo_rank(best) != _echo_rank(other):
         return 'its echo time is nearer to that of the default protocol'
     if sharpness(best)[0] < sharpness(other)[0]:

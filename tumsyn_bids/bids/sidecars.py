@@ -117,12 +117,14 @@ def read_json_object(path: Path) -> dict:
             path=path,
             remedy='Mend the file; a backslash must be doubled and no comma may end a list',
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
         raise ScanError(
             f'it cannot be read ({error})',
             path=path,
             remedy='Check that the file is there (datalad get) and readable',
         ) from error
+    except ValueError as error:  # numbers of thousands of digits
+        raise ScanError(f'it cannot be read ({error})', path=path, remedy='Mend it') from error
     if not isinstance(content, dict):
         raise ScanError('it holds no JSON object', path=path, remedy='Mend the file')
     return content

@@ -85,6 +85,7 @@ def run_participant(request: Request) -> int:
     settings = settings.replace(run_id=new_run_id())
     settings = settings.replace(output_spaces=standard_spaces(settings))
     jobs = prepare(settings, plans)
+    warn(plans)
     with ParticipantLocks(*lock_folders(settings)) as locks:
         run = Run(settings, locks=locks)
         try:
@@ -95,6 +96,13 @@ def run_participant(request: Request) -> int:
             run.tally.not_finished = len(plans) + len(failures) - run.tally.ended
             say(run.tally.verdict(settings, time.monotonic() - begun))
     return run.tally.exit_code
+
+
+def warn(plans: list[SessionPlan]) -> None:
+    """Tell of scans that are there and cannot be used, before hours pass without them."""
+    for plan in plans:
+        for warning in plan.warnings:
+            complain(f'{PROG}: warning: {plan.label}: {warning}')
 
 
 def standard_spaces(settings: Settings) -> tuple[str, ...]:
@@ -131,11 +139,16 @@ def new_run_id() -> str:
 
 def make_plans(settings: Settings):
     """Return the plans of the sessions asked for, and the sessions that cannot be planned."""
-    from ..bids.layout import index_dataset, load_filters
+    from ..bids.layout import OUR_QUERIES, index_dataset, load_filters, unknown_queries
     from ..bids.planning import build_plans, requested_targets
 
     targets = requested_targets(settings.targets_file, settings.like)
     filters = load_filters(settings.bids_filter_file) if settings.bids_filter_file else None
+    for name in unknown_queries(filters or ()):
+        complain(
+            f'{PROG}: warning: {settings.bids_filter_file}: {name}: the filter is used for '
+            f'nothing. Name it after a contrast: {", ".join(OUR_QUERIES)}.'
+        )
     layout = index_dataset(
         settings.bids_dir,
         database_dir=settings.bids_database_dir,
@@ -240,7 +253,7 @@ class Run:
             version=__version__,
             warnings=warnings,
         )
-        details = ''.join(f'{warning}\n' for warning in warnings)
+        details = ''.join(f'{warning}\n' for warning in warnings) + failure.details
         crashes = self.crash(failure.label, 'plan', str(failure.error), details)
         shown = tuple(str(path.relative_to(self.settings.output_dir)) for path in crashes)
         self.finish(replace(record, crashes=shown))

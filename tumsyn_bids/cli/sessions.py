@@ -178,7 +178,8 @@ def settle(
 def unfinished(job: SessionJob, begun: datetime | None, reason: str, *crashes: Path):
     """Return the record of a session that failed."""
     shown = tuple(str(path.relative_to(job.settings.output_dir)) for path in crashes)
-    return _record(job, begun, state='failed', message='failed', error=reason, crashes=shown)
+    what = {'message': 'failed', 'error': reason, 'warnings': job.plan.warnings}
+    return _record(job, begun, state='failed', crashes=shown, **what)
 
 
 def _completed(job: SessionJob, begun: datetime, summary: dict) -> SessionRecord:
@@ -190,7 +191,7 @@ def _completed(job: SessionJob, begun: datetime, summary: dict) -> SessionRecord
         state='complete',
         message=_outcome(len(job.plan.tasks), summary['checks']),
         outputs=describe_outputs(job.settings.output_dir, files),
-        warnings=tuple(summary['warnings']),
+        warnings=(*job.plan.warnings, *summary['warnings']),
         mended=tuple(summary.get('mended', ())),
         model=summary['model'],
         scores=tuple(summary['scores']),

@@ -114,7 +114,10 @@ class SessionContent:
 
     @property
     def n_doubts(self) -> int:
-        return len(self.warnings) + len(self.findings) + len(self.refused)
+        # Refusals that are warnings are among the warnings.
+        refused = self.plan.refused if self.plan else ()
+        quiet = [item for item in refused if item.severity != 'warning']
+        return len(self.warnings) + len(self.findings) + len(quiet)
 
     @property
     def duration(self) -> str:
