@@ -19,7 +19,7 @@ from tumsyn_bids.cli.participant import Run, Tally, share
 from tumsyn_bids.cli.pool import _Pool
 from tumsyn_bids.cli.progress import Progress
 from tumsyn_bids.cli.reports import run_report
-from tumsyn_bids.cli.sessions import SessionJob, StepClock, run_session, step_name
+from tumsyn_bids.cli.sessions import SessionJob, StepClock, _outcome, run_session, step_name
 from tumsyn_bids.cli.workers import Ended, Told, WorkerDied
 from tumsyn_bids.errors import ScanError
 from tumsyn_bids.plan import Finding, Scan, SessionPlan
@@ -195,6 +195,23 @@ def test_a_header_that_was_mended_is_told_at_once(settings, capsys):
     assert capsys.readouterr().err.splitlines() == [
         f'tumsyn-bids: warning: sub-01: {odd}; look at the report'
     ]
+
+
+def test_an_image_that_failed_is_told_at_once_and_in_the_message(settings, capsys):
+    image = {'synthetic': 'bids::sub-01/anat/sub-01_desc-synth_T2w.nii.gz', 'contrast': 'T2w'}
+    image |= {'source': 'T1w', 'cycle': 0.4, 'prompt_deviation': 0.312}
+    images = [{**image, 'verdict': 'fail'}, {**image, 'contrast': 'FLAIR', 'verdict': 'warn'}]
+    Run(settings).finish(replace(record('01'), confidence=tuple(images)))
+    assert capsys.readouterr().err == (
+        'tumsyn-bids: warning: sub-01: the synthetic T2w from T1w is not to be trusted '
+        '(cycle 0.40, prompt deviation 0.31); do not use sub-01_desc-synth_T2w.nii.gz before '
+        'you know why\n'
+    )
+    assert _outcome(2, [], images) == '2 synthetic images; IMAGES FAILED: synthetic T2w from T1w'
+    check = {'step': 'co-registration', 'contrast': 'T2w', 'result': 'fail'}
+    assert _outcome(1, [check], images[1:]) == (
+        '1 synthetic image; CHECKS FAILED: co-registration of the T2w'
+    )
 
 
 class Node:

@@ -311,6 +311,17 @@ def test_a_failed_check_is_told_at_the_top_and_in_its_table(out):
     assert 'script' not in page.tags
 
 
+def test_an_image_that_failed_is_told_at_the_top(out):
+    image = {'synthetic': 'bids::sub-01/anat/sub-01_desc-synth_T2w.nii.gz', 'contrast': 'T2w'}
+    image |= {'source': 'T1w', 'cycle': 0.4, 'verdict': 'fail'}
+    path = write_report(out, '01', [record(confidence=[image])])
+    text = ' '.join(read(path).text.split())
+    assert 'the synthetic T2w from T1w is not to be trusted (cycle 0.40)' in text
+    assert 'Do not use sub-01_desc-synth_T2w.nii.gz' in text
+    assert '<span class="badge fail">fail</span>' in path.read_text()
+    assert 'not to be trusted (' not in read(write_report(out, '01', [record()])).text
+
+
 def test_without_checks_there_is_no_section_for_them(out):
     page = Page(write_report(out, '01', [record()]).read_text(encoding='utf-8'))
     assert 'What to look at' not in page.text

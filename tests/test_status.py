@@ -59,13 +59,16 @@ def test_records_of_another_version_are_read(tmp_path):
 
 def test_status_table(tmp_path):
     checks = tuple({'result': result} for result in ('pass', 'warn', 'pass'))
-    status.write_record(tmp_path, record('02', None, warnings=('a', 'b'), checks=checks))
+    images = ({'verdict': 'fail'}, {'verdict': 'pass'}, {'cycle': 0.9})
+    told = {'warnings': ('a', 'b'), 'checks': checks, 'confidence': images}
+    status.write_record(tmp_path, record('02', None, **told))
     error = 'sub-01_T1w.nii.gz: truncated\tfile. Copy it again.\nTraceback'
     status.write_record(tmp_path, record(state='failed', error=error))
     rows = read_tsv(tmp_path / 'logs' / 'status.tsv')
     assert [row['participant'] for row in rows] == ['01', '02']
     assert rows[0]['error'] == 'sub-01_T1w.nii.gz: truncated file. Copy it again.'
     assert rows[0]['state'] == 'failed'
+    assert rows[0]['images'] == 'n/a'
     assert rows[1] == {
         'participant': '02',
         'session': 'n/a',
@@ -75,6 +78,7 @@ def test_status_table(tmp_path):
         'n_outputs': '0',
         'n_warnings': '2',
         'checks': 'warn',
+        'images': 'fail',
         'version': 'n/a',
         'message': 'n/a',
         'error': 'n/a',

@@ -16,7 +16,7 @@ from pathlib import Path
 from ..checksums import file_sha256
 from ..files import sweep, write_text
 from ..plan import SessionPlan
-from ..verdicts import worst
+from ..verdicts import worst, worst_image
 from .tables import to_tsv
 
 STATES = ('complete', 'failed', 'skipped')
@@ -30,6 +30,7 @@ COLUMNS = (
     'n_outputs',
     'n_warnings',
     'checks',
+    'images',
     'version',
     'message',
     'error',
@@ -226,6 +227,7 @@ def status_rows(records: Iterable[SessionRecord]) -> list[dict]:
             'n_outputs': len(record.outputs),
             'n_warnings': len(record.warnings),
             'checks': worst((row['result'] for row in record.checks), default=''),
+            'images': worst_image(record.confidence),
             'error': next(iter(record.error.strip().splitlines()), ''),
         }
         for record in records

@@ -15,7 +15,7 @@ from ..errors import EXIT_OK, EXIT_SUBJECT_FAILED, ScanError, UsageError, explai
 from ..plan import SessionPlan
 from ..resources import SESSION_GB, session_gb
 from ..settings import Settings
-from ..verdicts import FAIL
+from ..verdicts import FAIL, failed_images
 from .checks import check_settings
 from .crashes import details_of, write_crash
 from .environment import prepare_environment
@@ -262,6 +262,11 @@ class Run:
             for row in record.checks:
                 if row['result'] == FAIL:
                     complain(f'{PROG}: warning: {record.label}: {row["message"]}')
+            for row in failed_images(record.confidence):
+                complain(
+                    f'{PROG}: warning: {record.label}: the {row["image"]} is not to be trusted '
+                    f'({row["figures"]}); do not use {row["file"]} before you know why'
+                )
             return
         self.tally.failed.append(record.label)
         report = (
