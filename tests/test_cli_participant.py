@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tumsyn_bids.acquisition import Acquisition
-from tumsyn_bids.bids.status import SessionRecord
+from tumsyn_bids.bids.status import SessionRecord, describe_outputs, read_record
 from tumsyn_bids.cli.participant import Run, Tally, share
 from tumsyn_bids.cli.pool import _Pool
 from tumsyn_bids.cli.progress import Progress
@@ -195,6 +195,19 @@ def test_a_header_that_was_mended_is_told_at_once(settings, capsys):
     assert capsys.readouterr().err.splitlines() == [
         f'tumsyn-bids: warning: sub-01: {odd}; look at the report'
     ]
+
+
+def test_what_an_earlier_plan_left_is_told(settings, capsys):
+    old = settings.output_dir / 'sub-01' / 'old.nii.gz'
+    old.parent.mkdir()
+    old.write_bytes(b'old')
+    outputs = describe_outputs(settings.output_dir, [old])
+    Run(settings).finish(replace(record('01'), outputs=outputs))
+    assert capsys.readouterr().err == ''
+    Run(settings).finish(record('01'))
+    assert 'sub-01: left by an earlier plan' in capsys.readouterr().err
+    (warning,) = read_record(settings.output_dir, '01', None).warnings
+    assert 'old.nii.gz' in warning
 
 
 def test_an_image_that_failed_is_told_at_once_and_in_the_message(settings, capsys):

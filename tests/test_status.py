@@ -155,6 +155,23 @@ def test_failed_session_is_not_done(tmp_path):
     assert not status.is_complete(tmp_path / 'out', '01', '1', 'f')
 
 
+def test_files_that_an_earlier_plan_left_are_remembered_until_they_are_gone(tmp_path):
+    left, out = finished(tmp_path), tmp_path / 'out'
+    failed = status.with_leftovers(out, record(state='failed'))
+    assert (failed.leftovers, failed.warnings) == (('sub-01/x.nii.gz',), ())
+    status.write_record(out, failed)
+    complete = status.with_leftovers(out, record(warnings=('odd',)))
+    assert complete.leftovers == ('sub-01/x.nii.gz',)
+    assert complete.warnings == ('odd', complete.leftover_warning)
+    assert 'x.nii.gz' in complete.leftover_warning
+    status.write_record(out, complete)
+    assert status.read_record(out, '01', '1') == complete
+    again = record(outputs=status.describe_outputs(out, [left]))
+    assert status.with_leftovers(out, again) == again
+    left.unlink()
+    assert status.with_leftovers(out, record()) == record()
+
+
 def test_outputs_are_described_relative_to_the_output_directory(tmp_path):
     finished(tmp_path)
     (found,) = status.describe_outputs(tmp_path / 'out', ['sub-01/x.nii.gz', 'sub-01/x.nii.gz'])

@@ -10,7 +10,14 @@ from pathlib import Path
 
 from .. import __version__
 from ..bids.lock import LockedError, ParticipantLocks
-from ..bids.status import SessionRecord, fingerprint, is_complete, sweep_output, write_record
+from ..bids.status import (
+    SessionRecord,
+    fingerprint,
+    is_complete,
+    sweep_output,
+    with_leftovers,
+    write_record,
+)
 from ..errors import EXIT_OK, EXIT_SUBJECT_FAILED, ScanError, UsageError, explain_storage
 from ..plan import SessionPlan
 from ..resources import SESSION_GB, session_gb
@@ -247,6 +254,7 @@ class Run:
 
     def finish(self, record: SessionRecord, progress: Progress | None = None) -> None:
         """Put down how a session ended, and tell the user where it failed."""
+        record = with_leftovers(self.settings.output_dir, record)
         try:
             write_record(self.settings.output_dir, record)
         except OSError as error:
@@ -259,6 +267,8 @@ class Run:
             self.tally.complete += 1
             for mended in record.mended if not self.settings.verbose else ():
                 complain(f'{PROG}: warning: {record.label}: {mended}; look at the report')
+            if record.leftover_warning and not self.settings.verbose:
+                complain(f'{PROG}: warning: {record.label}: {record.leftover_warning}')
             for row in record.checks:
                 if row['result'] == FAIL:
                     complain(f'{PROG}: warning: {record.label}: {row["message"]}')
