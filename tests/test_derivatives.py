@@ -7,6 +7,7 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nb
@@ -167,8 +168,21 @@ def test_no_label_leads_out_of_the_output_directory(entities, names):
         assert '..' not in path.parts
         assert path.name.isascii()
         assert set(path.name) <= set(
-            'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.'
+            'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+'
         )
+
+
+def test_labels_with_a_plus_sign_stay_apart():
+    assert naming.clean_label('A+B') == 'A+B'
+    t1w = scan('T1w', session=None, acquisition='a+b')
+    names = set()
+    for subject in ('AB', 'A+B'):
+        plan = replace(session_plan([t1w], [task('T2w', t1w)], session=None), subject=subject)
+        paths = naming.session_paths(plan)
+        names |= {str(path) for path in all_paths(paths)}
+        assert paths.mask.parts[0] == f'sub-{subject}'
+        assert '_acq-a+b_' in paths.preproc[t1w.path].name
+    assert len(names) == 2 * len(all_paths(paths))
 
 
 def test_hostile_labels():

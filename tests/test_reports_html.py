@@ -256,6 +256,16 @@ def test_record_with_the_least(out):
     assert write_report(out, '01', []).is_file()
 
 
+def test_labels_with_a_plus_sign_have_a_whole_report(out):
+    plain = read(write_report(out, 'AB', [record('12'), record('2')]))
+    path = write_report(out, 'A+B', [record('1+2'), record('2')])
+    assert path.name == 'sub-A+B.html'
+    page = read(path)
+    wanted = plain.text.replace('sub-AB', 'sub-A+B').replace('ses-12', 'ses-1+2')
+    assert page.text.split() == wanted.replace('session 12', 'session 1+2').split()
+    assert 'session 1+2' in page.text
+
+
 def test_subject_without_sessions(out):
     page = read(write_report(out, '01', [record(None)]))
     assert 'drawn synthesis' in page.text

@@ -94,7 +94,9 @@ def init_session_wf(
 
 def session_name(plan: SessionPlan) -> str:
     """Return the name of a session's workflow, which is also its folder's name."""
-    return re.sub('[^A-Za-z0-9]', '_', plan.label) + '_wf'
+    # Two for a plus sign: sub-A+ses-B would else share the folder of session B of sub-A.
+    label = plan.label.replace('+', '__')
+    return re.sub('[^A-Za-z0-9]', '_', label) + '_wf'
 
 
 def summary_file(plan: SessionPlan, settings: Settings) -> Path:
