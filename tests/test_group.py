@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from tumsyn_bids.bids import group
 from tumsyn_bids.bids.status import SessionRecord, describe_outputs, write_record
 from tumsyn_bids.bids.tables import read_tsv, to_tsv
 from tumsyn_bids.cli.group import run_group
+from tumsyn_bids.cli.main import main
 from tumsyn_bids.cli.parser import Request
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.settings import Settings
@@ -196,6 +198,18 @@ def test_tables_that_no_session_has_any_more_are_removed(out):
 def test_nothing_to_merge(tmp_path):
     with pytest.raises(UsageError, match='Run the participant level first'):
         merge_group(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(out, tmp_path, monkeypatch, capsys):
+    list_outputs(out)
+
+    def refuse(path, text):
+        raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+    monkeypatch.setattr(group, 'write_text', refuse)
+    assert main([str(tmp_path), str(out), 'group']) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f'{out}: cannot be written (Permission denied). Check permissions' in line
 
 
 def test_tables_are_escaped(tmp_path):

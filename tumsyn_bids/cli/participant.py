@@ -18,7 +18,7 @@ from ..bids.status import (
     with_leftovers,
     write_record,
 )
-from ..errors import EXIT_OK, EXIT_SUBJECT_FAILED, ScanError, UsageError, explain_storage
+from ..errors import EXIT_OK, EXIT_SUBJECT_FAILED, ScanError, explain_storage, unwritable
 from ..plan import SessionPlan
 from ..resources import SESSION_GB, session_gb
 from ..settings import Settings
@@ -340,15 +340,6 @@ class Run:
             raise unwritable(error) from error
         sweep_output(self.settings.output_dir, participant)
         return True
-
-
-def unwritable(error: OSError) -> UsageError:
-    """Say that nothing can be started because a file cannot be written."""
-    return UsageError(
-        f'cannot be written ({error.strerror})',
-        path=error.filename,
-        remedy='Check permissions and free space',
-    )
 
 
 def decisive(settings: Settings) -> dict:

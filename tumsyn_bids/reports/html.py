@@ -16,8 +16,8 @@ from ..files import write_text
 from .content import SessionContent
 from .templates import FOLDER, render
 
-#: The assembler knows no labels with a plus sign, which BIDS allows. The subject's is not shown, so
-#: fragments carry another; sessions' are, so the template puts the sign back in place of this.
+#: The assembler knows no labels with a plus sign, which BIDS allows. The subject's is not shown,
+#: so fragments carry another; sessions' are, so the template puts the sign back in their place.
 _SUBJECT, _PLUS = 'subject', 'xPLUSx'
 
 #: Figures of one session that are embedded, in bytes; those beyond are linked.
