@@ -15,6 +15,7 @@ import pytest
 
 from tumsyn_bids.acquisition import Acquisition
 from tumsyn_bids.bids.status import SessionRecord, describe_outputs, read_record
+from tumsyn_bids.bids.tables import read_tsv
 from tumsyn_bids.cli.participant import Run, Tally, share
 from tumsyn_bids.cli.pool import _Pool
 from tumsyn_bids.cli.progress import Progress
@@ -102,6 +103,8 @@ def test_memory_for_less_than_a_session_is_told(
         (Tally(complete=1, failed=['sub-2']), 1, '1 of 2 sessions complete, 1 FAILED (sub-2)'),
         (Tally(complete=1, not_finished=2), 1, '1 of 3 sessions complete, 2 not finished'),
         (Tally(complete=1, reports_failed=['sub-1']), 1, 'no report of sub-1'),
+        (Tally(complete=1, skipped=1), 0, 'finished: 1 of 2 sessions complete, 1 skipped'),
+        (Tally(skipped=2), 1, '0 of 2 sessions complete, 2 skipped'),
     ],
 )
 def test_the_verdict_agrees_with_the_exit_code(settings, tally, code, words):
@@ -187,6 +190,35 @@ def test_a_session_that_cannot_be_planned_is_put_down(settings, capsys):
     assert 'sub-01: /ds/sub-01: no usable scan. Provide one.' in capsys.readouterr().err
     (crash,) = settings.log_dir.glob('crash-sub-01-plan.txt')
     assert 'sub-01_T1w.json: EchoTime 3: is too long; dropped' in crash.read_text()
+
+
+def test_a_refused_session_has_a_report(settings):
+    from tumsyn_bids.bids.planning import SessionFailure
+
+    run = Run(settings)
+    error = ScanError('no usable scan', path='/ds/sub-01', remedy='Provide one')
+    run.refuse(SessionFailure('01', None, error))
+    run.refuse(SessionFailure('02', None, error, skipped=True))
+    run.process([])
+    run.report_refused()
+    assert 'no usable scan' in (settings.output_dir / 'sub-01.html').read_text()
+    assert not (settings.output_dir / 'sub-02.html').exists()
+
+
+def test_a_session_without_anatomical_images_is_skipped(settings, capsys):
+    from tumsyn_bids.bids.planning import SessionFailure
+
+    run = Run(settings)
+    error = ScanError('no usable anatomical scan (found func)', path='/ds/sub-01')
+    run.refuse(SessionFailure('01', '2', error, skipped=True))
+    assert (run.tally.skipped, run.tally.failed) == (1, [])
+    assert capsys.readouterr().err == (
+        'tumsyn-bids: warning: sub-01_ses-2: skipped: no usable anatomical scan (found func)\n'
+    )
+    (row,) = read_tsv(settings.output_dir / 'logs' / 'status.tsv')
+    assert (row['state'], row['error']) == ('skipped', 'n/a')
+    assert 'found func' in row['message']
+    assert not list(settings.log_dir.glob('crash-*'))
 
 
 def test_a_header_that_was_mended_is_told_at_once(settings, capsys):

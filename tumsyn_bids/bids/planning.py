@@ -49,6 +49,8 @@ class SessionFailure:
         Names the file at fault, if any, and the remedy.
     refused : tuple of Refusal
     findings : tuple of Finding
+    skipped : bool
+        The session has no anatomical image at all, so that there is nothing to do.
     """
 
     subject: str
@@ -56,6 +58,7 @@ class SessionFailure:
     error: TumsynError
     refused: tuple[Refusal, ...] = ()
     findings: tuple[Finding, ...] = ()
+    skipped: bool = False
 
     @property
     def label(self) -> str:
@@ -208,7 +211,8 @@ class _Builder:
         except UsageError:
             raise
         except TumsynError as error:
-            return SessionFailure(subject, session, error, tuple(refused), tuple(findings))
+            found = (tuple(refused), tuple(findings))
+            return SessionFailure(subject, session, error, *found, skipped=not images)
         reference, why = choose_reference(scans)
         return SessionPlan(
             subject=subject,

@@ -78,8 +78,8 @@ class SessionRecord:
     session : str or None
         Without ``ses-``.
     state : {'complete', 'failed', 'skipped'}
-        ``skipped`` means that there was nothing to do. A session found done by a later run keeps
-        its ``complete`` record untouched.
+        ``skipped`` means that there was nothing to do: no anatomical image. A session found done
+        by a later run keeps its ``complete`` record untouched.
     started : str
         ISO 8601, UTC.
     seconds : float

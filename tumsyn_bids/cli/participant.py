@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,6 +29,7 @@ from .crashes import details_of, write_crash
 from .environment import prepare_environment
 from .parser import PROG, Request
 from .progress import Progress, complain, duration, say
+from .reports import write_report
 from .sessions import SessionJob
 
 #: What the owner of a GPU may take of the main memory: CUDA's libraries, the model, one image.
@@ -42,6 +44,7 @@ class Tally:
     complete: int = 0
     done_before: int = 0
     failed: list[str] = field(default_factory=list)
+    skipped: int = 0
     not_finished: int = 0
     reports_failed: list[str] = field(default_factory=list)
     in_use: list[str] = field(default_factory=list)
@@ -49,12 +52,18 @@ class Tally:
     @property
     def ended(self) -> int:
         """Number of sessions that came to an end, good or bad."""
-        return self.complete + self.done_before + len(self.failed) + len(self.in_use)
+        complete = self.complete + self.done_before
+        return complete + len(self.failed) + self.skipped + len(self.in_use)
+
+    @property
+    def only_skipped(self) -> bool:
+        """Whether there was nothing to do in any session."""
+        return bool(self.skipped) and self.skipped == self.ended + self.not_finished
 
     @property
     def exit_code(self) -> int:
         bad = self.failed or self.not_finished or self.reports_failed or self.in_use
-        return EXIT_SUBJECT_FAILED if bad else EXIT_OK
+        return EXIT_SUBJECT_FAILED if bad or self.only_skipped else EXIT_OK
 
     def verdict(self, settings: Settings, seconds: float) -> str:
         """Word the last line of the output."""
@@ -65,6 +74,8 @@ class Tally:
         if self.failed:
             shown = ', '.join(self.failed[:5]) + (', …' if len(self.failed) > 5 else '')
             parts.append(f'{len(self.failed)} FAILED ({shown})')
+        if self.skipped:
+            parts.append(f'{self.skipped} skipped')
         if self.in_use:
             parts.append(f'{len(self.in_use)} left to another process')
         if self.not_finished:
@@ -98,8 +109,14 @@ def run_participant(request: Request) -> int:
             for failure in failures:
                 run.refuse(failure)
             run.process(jobs)
+            run.report_refused()
         finally:  # interrupted or not, the last line says how far it came
             run.tally.not_finished = len(plans) + len(failures) - run.tally.ended
+            if run.tally.only_skipped:
+                complain(
+                    f'{PROG}: error: {settings.bids_dir}: no session has an image in anat/ or '
+                    'swi/. Check which dataset and participants were given.'
+                )
             say(run.tally.verdict(settings, time.monotonic() - begun))
     return run.tally.exit_code
 
@@ -205,10 +222,13 @@ class Run:
     settings: Settings
     tally: Tally = field(default_factory=Tally)
     locks: ParticipantLocks | None = None
+    _refused: dict[str, None] = field(default_factory=dict)
 
     def process(self, jobs: list[SessionJob]) -> None:
         """Process what is not done yet."""
         jobs = [job for job in map(self._unless_done, jobs) if job]
+        for job in jobs:
+            self._refused.pop(job.plan.subject, None)  # its report follows its last session
         if not jobs:
             return
         gpus = find_gpus(self.settings.device)
@@ -231,26 +251,34 @@ class Run:
         progress.close()
 
     def refuse(self, failure) -> None:
-        """Put down a session that could not even be planned."""
+        """Put down a session that could not even be planned, or has nothing to do."""
         if not self._own(failure.subject, failure.label):
             return
+        if failure.skipped:
+            self.finish(_unplanned(failure, state='skipped', message=failure.error.problem))
+            return
+        self._refused[failure.subject] = None
         refused = [f'{refusal.path}: {refusal.reason}' for refusal in failure.refused]
         warnings = (*refused, *map(str, failure.findings))
-        record = SessionRecord(
-            participant=failure.subject,
-            session=failure.session,
+        record = _unplanned(
+            failure,
             state='failed',
-            started=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-            seconds=0,
             message='could not be planned',
             error=str(failure.error),
-            version=__version__,
             warnings=warnings,
         )
         details = ''.join(f'{warning}\n' for warning in warnings)
         crashes = self.crash(failure.label, 'plan', str(failure.error), details)
         shown = tuple(str(path.relative_to(self.settings.output_dir)) for path in crashes)
         self.finish(replace(record, crashes=shown))
+
+    def report_refused(self) -> None:
+        """Write the reports of subjects whose sessions were refused and of whom none was begun."""
+        for subject in self._refused:
+            try:
+                write_report(self.settings, subject)
+            except Exception as error:  # noqa: BLE001 - told to the user; other reports go on
+                self.report_failed(f'sub-{subject}', error)
 
     def finish(self, record: SessionRecord, progress: Progress | None = None) -> None:
         """Put down how a session ended, and tell the user where it failed."""
@@ -265,24 +293,30 @@ class Run:
                 progress.note(f'{record.label}: warning: {warning}')
         if record.state == 'complete':
             self.tally.complete += 1
-            for mended in record.mended if not self.settings.verbose else ():
-                complain(f'{PROG}: warning: {record.label}: {mended}; look at the report')
-            if record.leftover_warning and not self.settings.verbose:
-                complain(f'{PROG}: warning: {record.label}: {record.leftover_warning}')
-            for row in record.checks:
-                if row['result'] == FAIL:
-                    complain(f'{PROG}: warning: {record.label}: {row["message"]}')
-            for row in failed_images(record.confidence):
-                complain(
-                    f'{PROG}: warning: {record.label}: the {row["image"]} is not to be trusted '
-                    f'({row["figures"]}); do not use {row["file"]} before you know why'
-                )
+            for doubt in self._doubts(record):
+                complain(f'{PROG}: warning: {record.label}: {doubt}')
+            return
+        if record.state == 'skipped':
+            self.tally.skipped += 1
+            complain(f'{PROG}: warning: {record.label}: skipped: {record.message}')
             return
         self.tally.failed.append(record.label)
         report = (
             f' (details: {self.settings.output_dir / record.crashes[0]})' if record.crashes else ''
         )
         complain(f'{PROG}: error: {record.label}: {record.error}{report}')
+
+    def _doubts(self, record: SessionRecord) -> Iterator[str]:
+        """Yield what is told on the terminal of a session that is complete."""
+        if not self.settings.verbose:  # else they have been told with all other warnings
+            yield from (f'{mended}; look at the report' for mended in record.mended)
+            yield from (record.leftover_warning,) if record.leftover_warning else ()
+        yield from (row['message'] for row in record.checks if row['result'] == FAIL)
+        for row in failed_images(record.confidence):
+            yield (
+                f'the {row["image"]} is not to be trusted ({row["figures"]}); '
+                f'do not use {row["file"]} before you know why'
+            )
 
     def report_failed(self, label: str, error: BaseException) -> None:
         """Put down that the report of a subject could not be written."""
@@ -340,6 +374,18 @@ class Run:
             raise unwritable(error) from error
         sweep_output(self.settings.output_dir, participant)
         return True
+
+
+def _unplanned(failure, **what) -> SessionRecord:
+    """Return the record of a session without a plan."""
+    return SessionRecord(
+        participant=failure.subject,
+        session=failure.session,
+        started=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        seconds=0,
+        version=__version__,
+        **what,
+    )
 
 
 def decisive(settings: Settings) -> dict:
