@@ -257,6 +257,26 @@ def test_acquired_image_keeps_its_acquisition(plan):
     assert sidecar['SkullStripped'] is False
 
 
+def test_a_resampled_scan_names_its_transform(plan):
+    flair, path = plan.scans[1], Path('sub-01/anat/sub-01_xfm.txt')
+    sources = derivatives.preproc_sidecar(plan, flair, bids_dir=RAW, transform=path)['Sources']
+    assert sources == [derivatives.raw_uri(flair.path, RAW), 'bids::sub-01/anat/sub-01_xfm.txt']
+
+
+def test_the_table_of_agreement_is_explained(tmp_path):
+    row = {'synthetic': 'bids::x', 'contrast': 'FLAIR', 'source': 'T1w', 'acquired': 'bids:raw:y'}
+    names = ('psnr_whole', 'psnr_brain', 'ssim_whole', 'ssim_brain', 'pearson', 'mae')
+    row |= dict.fromkeys([*names, *(f'lut_{name}' for name in names)], 0.5)
+    path = derivatives.save_scores([row], tmp_path / 'x_desc-validation_scores.tsv')
+    about = json.loads(path.with_suffix('.json').read_text())
+    assert list(about) == list(row) == path.read_text().splitlines()[0].split('\t')
+    assert all(len(item['Description']) > 10 for item in about.values())
+    assert {name for name in about if about[name].get('Units') == 'dB'} == {
+        name for name in row if 'psnr' in name
+    }
+    assert 'look-up table' in about['lut_mae']['Description']
+
+
 def test_uris_quote_and_leave_the_dataset_honestly():
     assert derivatives.raw_uri(RAW / 'a b.nii', RAW) == 'bids:raw:a%20b.nii'
     assert derivatives.raw_uri('/else/a.nii', RAW) == 'file:///else/a.nii'
