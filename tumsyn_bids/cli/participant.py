@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import __version__
+from ..bids.description import check_output_dir
 from ..bids.lock import LockedError, ParticipantLocks
 from ..bids.status import (
     SessionRecord,
@@ -94,10 +96,12 @@ def run_participant(request: Request) -> int:
     begun = time.monotonic()
     settings = request.settings
     check_settings(settings, dry_run=request.dry_run)
-    plans, failures = make_plans(settings)
+    check_output_dir(settings.output_dir, __version__)
+    plans, failures = make_plans(settings, dry_run=request.dry_run)
     if request.dry_run:
         from ..bids.plan_text import plan_table
 
+        check_spaces(settings)
         say(plan_table(plans, failures))
         return EXIT_OK
     settings = settings.replace(run_id=new_run_id())
@@ -143,6 +147,23 @@ def standard_spaces(settings: Settings) -> tuple[str, ...]:
     return tuple(space.words for space in spaces)
 
 
+def check_spaces(settings: Settings) -> None:
+    """Raise :class:`UsageError` where a standard space asked for is unknown; leave nothing behind.
+
+    Whether TemplateFlow has what is needed of a space is not looked at: it might fetch it.
+    """
+    if not settings.output_spaces:
+        return
+    try:
+        with tempfile.TemporaryDirectory(prefix='tumsyn-caches-') as folder:
+            prepare_environment(Path(folder))
+            from ..bids.spaces import parse_spaces
+
+            parse_spaces(settings.output_spaces)
+    except OSError as error:
+        raise unwritable(error) from error
+
+
 def lock_folders(settings: Settings) -> tuple[Path, Path]:
     """Return where the locks of participants lie: outputs and scratch files have one writer."""
     return settings.output_dir / 'logs' / 'locks', settings.work_dir / 'locks'
@@ -153,8 +174,11 @@ def new_run_id() -> str:
     return f'{datetime.now():%Y%m%d-%H%M%S}_{secrets.token_hex(3)}'
 
 
-def make_plans(settings: Settings):
-    """Return the plans of the sessions asked for, and the sessions that cannot be planned."""
+def make_plans(settings: Settings, *, dry_run: bool = False):
+    """Return the plans of the sessions asked for, and the sessions that cannot be planned.
+
+    In a dry run an index of the dataset is used if it is there, and not made.
+    """
     from ..bids.layout import index_dataset, load_filters
     from ..bids.planning import build_plans, requested_targets
 
@@ -164,6 +188,7 @@ def make_plans(settings: Settings):
         settings.bids_dir,
         database_dir=settings.bids_database_dir,
         participant_label=settings.participant_label or None,
+        make_database=not dry_run,
     )
     return build_plans(
         layout,
@@ -179,18 +204,17 @@ def make_plans(settings: Settings):
 
 
 def prepare(settings: Settings, plans: list[SessionPlan]) -> list[SessionJob]:
-    """Check model and output directory, write the dataset's root files, and list the sessions.
+    """Check the model, write the root files of the output directory, and list the sessions.
 
     Raises
     ------
     UsageError, ModelError
         Nothing has been written then.
     """
-    from ..bids.description import check_output_dir, write_dataset_files
+    from ..bids.description import write_dataset_files
     from ..bids.naming import describe_labels
     from ..networks.model import load_model
 
-    check_output_dir(settings.output_dir, __version__)
     model_sha256 = load_model(settings.model).sha256
     try:
         prepare_environment(settings.work_dir)
