@@ -70,6 +70,10 @@ def test_database_is_made_once_and_holds_everyone(dataset, tmp_path):
     layout = index_dataset(dataset.root, database_dir=database)
     assert len(images(layout)) == 4
     assert (database / 'layout_index.sqlite').stat().st_mtime_ns == written
+    other = tmp_path / 'other'
+    unmade = index_dataset(dataset.root, database_dir=other, make_database=False)
+    assert images(unmade) == images(layout)
+    assert not other.exists()
 
 
 def _index_at_once(root, database, start, found):

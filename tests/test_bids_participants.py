@@ -106,6 +106,22 @@ def test_implausible_age_is_found(dataset, value, about, problem):
         ('sex', '2.0', {'Sex': {'Levels': {'1': 'male', '2': 'female'}}}, 'F'),
         ('sex', '1', {'sex': {'Description': 'sex (0=M, 1=F)'}}, 'F'),
         ('sex', '2', {'sex': {'Description': 'female (1), male (2)'}}, 'M'),
+        ('sex', '1', {'sex': {'Levels': {'1': 'male (M)', '2': 'female (F)'}}}, 'M'),
+        ('sex', '1', {'sex': {'Description': '1 is male and 2 is female'}}, 'M'),
+        ('sex', '2', {'sex': {'Description': 'male=1, female=2'}}, 'F'),
+        ('sex', '3', {'sex': {'Levels': {'3': 'other (neither M nor F)'}}}, None),
+        ('sex', '3', {'sex': {'Levels': {'3': 'neither male nor female'}}}, None),
+        ('sex', '3', {'sex': {'Levels': {'3': 'not male or female / undisclosed'}}}, None),
+        ('sex', '3', {'sex': {'Levels': {'3': 'not male'}}}, None),
+        ('sex', '3', {'sex': {'Levels': {'3': 'M/F'}}}, None),
+        ('sex', '3', {'sex': {'Levels': {'3': 'not male'}, 'Description': '3 = M'}}, None),
+        ('sex', '1', {'sex': {'Description': 'M=1 - F=2'}}, None),
+        ('sex', '1', {'sex': {'Description': 'male is 1: female is 2'}}, None),
+        ('sex', '3', {'sex': {'Description': '1 = M, 2 = F, 3 = not male or female'}}, None),
+        ('sex', '3', {'sex': {'Description': 'neither male nor female: 3'}}, None),
+        ('sex', '3', {'sex': {'Description': '3 = male or female'}}, None),
+        ('sex', '-1', {'sex': {'Description': '1 = male, 2 = female'}}, None),
+        ('sex', '?', {'sex': {'Description': 'sex - male or female'}}, None),
         ('sex\tgender', 'n/a\tF', None, 'F'),
         ('sex_assigned_at_birth', 'F', None, 'F'),
         ('Sex (M/F)', 'M', None, 'M'),
@@ -117,6 +133,8 @@ def test_sex(dataset, header, value, about, sex):
 
 def test_unexplained_code_is_found(dataset):
     _, _, findings = person(dataset, 'sex', '1')
+    assert (findings[0].field, findings[0].value, findings[0].severity) == ('sex', '1', 'warning')
+    _, _, findings = person(dataset, 'sex', '1', {'sex': {'Description': 'M=1 - F=2'}})
     assert (findings[0].field, findings[0].value, findings[0].severity) == ('sex', '1', 'warning')
 
 

@@ -303,6 +303,17 @@ def test_session_without_a_usable_scan(dataset):
     assert failures[0].error.path == dataset.root / 'sub-02'
     assert failures[0].refused
     assert 'anat/' in failures[1].error.remedy
+    assert [item.skipped for item in failures] == [False, True]
+    lines = plan_table(plans, failures).splitlines()
+    assert lines[-1].endswith('in 1 session; 1 session skipped; 1 session cannot be processed.')
+    assert any(line.startswith('  skipped') for line in lines)
+
+
+def test_images_that_are_not_there_are_no_reason_to_skip_a_session(dataset):
+    link = dataset.root / 'sub-01' / 'anat' / 'sub-01_T1w.nii.gz'
+    link.parent.mkdir(parents=True)
+    link.symlink_to('.git/annex/objects/none')
+    assert [item.skipped for item in plan(dataset)[1]] == [False]
 
 
 def test_broken_sidecar_fails_its_session_alone(dataset):
@@ -502,8 +513,8 @@ def test_table_is_plain_and_narrow(dataset):
         'repetition time, echo time, inversion time, flip angle: default protocol at 3 T',
         'not used    sub-01_UNIT1.nii.gz: ',
         'InversionTime 900: 900 s is outside',
-        'sub-03\n  error ',
-        '3 images to make in 1 session; 1 session cannot be processed.',
+        'sub-03\n  skipped ',
+        '3 images to make in 1 session; 1 session skipped.',
     ):
         assert words in text
 

@@ -107,6 +107,30 @@ def test_output_of_another_version(refused, dataset, tmp_path):
     assert '77.1.0' in refused(dataset, out, 'participant')
 
 
+@pytest.mark.parametrize('name', ['tumsyn-bids', 'fMRIPrep'])
+def test_a_dry_run_refuses_an_output_directory_as_a_run_does(refused, dataset, tmp_path, name):
+    out = tmp_path / 'out'
+    out.mkdir()
+    made_by = {'GeneratedBy': [{'Name': name, 'Version': '77.1.0'}]}
+    (out / 'dataset_description.json').write_text(json.dumps(made_by))
+    assert name in refused(dataset, out, 'participant', '--dry-run')
+
+
+def test_a_dry_run_refuses_unknown_spaces(refused, dataset, tmp_path, monkeypatch):
+    for variable in ('NIPYPE_CONFIG_DIR', 'NIPYPE_NO_ET', 'TEMPLATEFLOW_AUTOUPDATE'):
+        monkeypatch.setenv(variable, os.environ.get(variable, 'off'))
+    options = ('--dry-run', '--output-spaces', 'Foo')
+    assert 'Foo' in refused(dataset, tmp_path / 'out', 'participant', *options)
+    assert [path.name for path in tmp_path.iterdir()] == ['ds']
+
+
+def test_a_dry_run_makes_no_index(dataset, tmp_path, capsys):
+    options = ('--dry-run', '--bids-database-dir', str(tmp_path / 'db'))
+    assert main([str(dataset), str(tmp_path / 'out'), 'participant', *options]) == 0
+    assert '1 session skipped' in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ['ds']
+
+
 @pytest.mark.parametrize('option', ['--targets', '--like', '--bids-filter-file', '--use-plugin'])
 def test_files_that_are_not_there(refused, dataset, tmp_path, option):
     line = refused(dataset, tmp_path / 'out', 'participant', option, tmp_path / 'none.json')

@@ -15,12 +15,20 @@ import pytest
 from bids_builder import Builder
 
 from tumsyn_bids.acquisition import Acquisition
-from tumsyn_bids.bids.status import SessionRecord
+from tumsyn_bids.bids.status import SessionRecord, describe_outputs, read_record
+from tumsyn_bids.bids.tables import read_tsv
 from tumsyn_bids.cli.participant import Run, Tally, make_plans, share, warn
 from tumsyn_bids.cli.pool import _Pool
 from tumsyn_bids.cli.progress import Progress
 from tumsyn_bids.cli.reports import run_report
-from tumsyn_bids.cli.sessions import SessionJob, StepClock, _completed, run_session, step_name
+from tumsyn_bids.cli.sessions import (
+    SessionJob,
+    StepClock,
+    _completed,
+    _outcome,
+    run_session,
+    step_name,
+)
 from tumsyn_bids.cli.workers import Ended, Told, WorkerDied
 from tumsyn_bids.errors import ScanError
 from tumsyn_bids.plan import Finding, Refusal, Scan, SessionPlan
@@ -104,6 +112,8 @@ def test_memory_for_less_than_a_session_is_told(
         (Tally(complete=1, failed=['sub-2']), 1, '1 of 2 sessions complete, 1 FAILED (sub-2)'),
         (Tally(complete=1, not_finished=2), 1, '1 of 3 sessions complete, 2 not finished'),
         (Tally(complete=1, reports_failed=['sub-1']), 1, 'no report of sub-1'),
+        (Tally(complete=1, skipped=1), 0, 'finished: 1 of 2 sessions complete, 1 skipped'),
+        (Tally(skipped=2), 1, '0 of 2 sessions complete, 2 skipped'),
     ],
 )
 def test_the_verdict_agrees_with_the_exit_code(settings, tally, code, words):
@@ -219,12 +229,71 @@ def test_filter_that_is_used_for_nothing_is_told(settings, capsys):
     assert 't1w, t2w, flair' in line
 
 
+def test_a_refused_session_has_a_report(settings):
+    from tumsyn_bids.bids.planning import SessionFailure
+
+    run = Run(settings)
+    error = ScanError('no usable scan', path='/ds/sub-01', remedy='Provide one')
+    run.refuse(SessionFailure('01', None, error))
+    run.refuse(SessionFailure('02', None, error, skipped=True))
+    run.process([])
+    run.report_refused()
+    assert 'no usable scan' in (settings.output_dir / 'sub-01.html').read_text()
+    assert not (settings.output_dir / 'sub-02.html').exists()
+
+
+def test_a_session_without_anatomical_images_is_skipped(settings, capsys):
+    from tumsyn_bids.bids.planning import SessionFailure
+
+    run = Run(settings)
+    error = ScanError('no usable anatomical scan (found func)', path='/ds/sub-01')
+    run.refuse(SessionFailure('01', '2', error, skipped=True))
+    assert (run.tally.skipped, run.tally.failed) == (1, [])
+    assert capsys.readouterr().err == (
+        'tumsyn-bids: warning: sub-01_ses-2: skipped: no usable anatomical scan (found func)\n'
+    )
+    (row,) = read_tsv(settings.output_dir / 'logs' / 'status.tsv')
+    assert (row['state'], row['error']) == ('skipped', 'n/a')
+    assert 'found func' in row['message']
+    assert not list(settings.log_dir.glob('crash-*'))
+
+
 def test_a_header_that_was_mended_is_told_at_once(settings, capsys):
     odd = 'sub-01_T2w.nii.gz: qform: sform and qform disagree by up to 31.0 mm'
     Run(settings).finish(replace(record('01'), warnings=(odd, 'other'), mended=(odd,)))
     assert capsys.readouterr().err.splitlines() == [
         f'tumsyn-bids: warning: sub-01: {odd}; look at the report'
     ]
+
+
+def test_what_an_earlier_plan_left_is_told(settings, capsys):
+    old = settings.output_dir / 'sub-01' / 'old.nii.gz'
+    old.parent.mkdir()
+    old.write_bytes(b'old')
+    outputs = describe_outputs(settings.output_dir, [old])
+    Run(settings).finish(replace(record('01'), outputs=outputs))
+    assert capsys.readouterr().err == ''
+    Run(settings).finish(record('01'))
+    assert 'sub-01: left by an earlier plan' in capsys.readouterr().err
+    (warning,) = read_record(settings.output_dir, '01', None).warnings
+    assert 'old.nii.gz' in warning
+
+
+def test_an_image_that_failed_is_told_at_once_and_in_the_message(settings, capsys):
+    image = {'synthetic': 'bids::sub-01/anat/sub-01_desc-synth_T2w.nii.gz', 'contrast': 'T2w'}
+    image |= {'source': 'T1w', 'cycle': 0.4, 'prompt_deviation': 0.312}
+    images = [{**image, 'verdict': 'fail'}, {**image, 'contrast': 'FLAIR', 'verdict': 'warn'}]
+    Run(settings).finish(replace(record('01'), confidence=tuple(images)))
+    assert capsys.readouterr().err == (
+        'tumsyn-bids: warning: sub-01: the synthetic T2w from T1w is not to be trusted '
+        '(cycle 0.40, prompt deviation 0.31); do not use sub-01_desc-synth_T2w.nii.gz before '
+        'you know why\n'
+    )
+    assert _outcome(2, [], images) == '2 synthetic images; IMAGES FAILED: synthetic T2w from T1w'
+    check = {'step': 'co-registration', 'contrast': 'T2w', 'result': 'fail'}
+    assert _outcome(1, [check], images[1:]) == (
+        '1 synthetic image; CHECKS FAILED: co-registration of the T2w'
+    )
 
 
 class Node:

@@ -7,6 +7,7 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nb
@@ -167,8 +168,21 @@ def test_no_label_leads_out_of_the_output_directory(entities, names):
         assert '..' not in path.parts
         assert path.name.isascii()
         assert set(path.name) <= set(
-            'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.'
+            'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+'
         )
+
+
+def test_labels_with_a_plus_sign_stay_apart():
+    assert naming.clean_label('A+B') == 'A+B'
+    t1w = scan('T1w', session=None, acquisition='a+b')
+    names = set()
+    for subject in ('AB', 'A+B'):
+        plan = replace(session_plan([t1w], [task('T2w', t1w)], session=None), subject=subject)
+        paths = naming.session_paths(plan)
+        names |= {str(path) for path in all_paths(paths)}
+        assert paths.mask.parts[0] == f'sub-{subject}'
+        assert '_acq-a+b_' in paths.preproc[t1w.path].name
+    assert len(names) == 2 * len(all_paths(paths))
 
 
 def test_hostile_labels():
@@ -241,6 +255,26 @@ def test_acquired_image_keeps_its_acquisition(plan):
     assert (sidecar['EchoTime'], sidecar['Manufacturer']) == (0.03, 'Siemens')
     assert 'InversionTime' not in sidecar
     assert sidecar['SkullStripped'] is False
+
+
+def test_a_resampled_scan_names_its_transform(plan):
+    flair, path = plan.scans[1], Path('sub-01/anat/sub-01_xfm.txt')
+    sources = derivatives.preproc_sidecar(plan, flair, bids_dir=RAW, transform=path)['Sources']
+    assert sources == [derivatives.raw_uri(flair.path, RAW), 'bids::sub-01/anat/sub-01_xfm.txt']
+
+
+def test_the_table_of_agreement_is_explained(tmp_path):
+    row = {'synthetic': 'bids::x', 'contrast': 'FLAIR', 'source': 'T1w', 'acquired': 'bids:raw:y'}
+    names = ('psnr_whole', 'psnr_brain', 'ssim_whole', 'ssim_brain', 'pearson', 'mae')
+    row |= dict.fromkeys([*names, *(f'lut_{name}' for name in names)], 0.5)
+    path = derivatives.save_scores([row], tmp_path / 'x_desc-validation_scores.tsv')
+    about = json.loads(path.with_suffix('.json').read_text())
+    assert list(about) == list(row) == path.read_text().splitlines()[0].split('\t')
+    assert all(len(item['Description']) > 10 for item in about.values())
+    assert {name for name in about if about[name].get('Units') == 'dB'} == {
+        name for name in row if 'psnr' in name
+    }
+    assert 'look-up table' in about['lut_mae']['Description']
 
 
 def test_uris_quote_and_leave_the_dataset_honestly():

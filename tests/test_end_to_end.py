@@ -237,6 +237,20 @@ def test_validation_scores_every_acquired_contrast_asked_for(second_run):
         rows = list(csv.DictReader(stream, delimiter='\t'))
     assert {row['contrast'] for row in rows} == {'T2w'}
     assert all(0 < float(row['psnr_brain']) < 60 for row in rows)
+    acquired = 'bids:raw:sub-03/ses-1/anat/sub-03_ses-1_T2w.nii.gz'
+    assert [row['acquired'] for row in rows] == [acquired]
+    about = json.loads((anat / 'sub-03_ses-1_desc-validation_scores.json').read_text())
+    assert about.keys() == rows[0].keys()
+
+
+def test_units_and_transforms_are_in_the_sidecars(second_run):
+    anat = second_run['out'] / 'sub-03' / 'ses-1' / 'anat'
+    about = json.loads((anat / 'sub-03_ses-1_desc-anatomy_qc.json').read_text())
+    assert about['measure']['Levels']['volume'] == 'Volume of the brain mask (ml)'
+    scan = anat / 'sub-03_ses-1_space-individual_desc-preproc_T2w.json'
+    _raw, transform = json.loads(scan.read_text())['Sources']
+    assert (second_run['out'] / transform.removeprefix('bids::')).is_file()
+    assert transform.endswith('from-T2w_to-individual_mode-image_xfm.txt')
 
 
 def test_named_targets_come_in_the_voxels_asked_for(second_run):

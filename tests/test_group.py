@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from dataclasses import replace
 
 import pytest
 
-from tumsyn_bids.bids.group import merge_group
-from tumsyn_bids.bids.status import SessionRecord, write_record
+from tumsyn_bids.bids import group
+from tumsyn_bids.bids.status import SessionRecord, describe_outputs, write_record
 from tumsyn_bids.bids.tables import read_tsv, to_tsv
 from tumsyn_bids.cli.group import run_group
+from tumsyn_bids.cli.main import main
 from tumsyn_bids.cli.parser import Request
 from tumsyn_bids.errors import UsageError
 from tumsyn_bids.settings import Settings
@@ -37,10 +40,24 @@ def scores(out, stem, text):
     path.write_text(text)
 
 
+def list_outputs(out):
+    """Write records of complete sessions that list all that lies in their folders."""
+    for folder in out.rglob('anat'):
+        labels = dict(part.split('-') for part in folder.relative_to(out).parts[:-1])
+        outputs = describe_outputs(out, folder.iterdir())
+        record = SessionRecord(labels['sub'], labels.get('ses'), 'complete', 'now', 1.0)
+        write_record(out, replace(record, outputs=outputs))
+
+
+def merge_group(out):
+    """Merge what lies there, all of it outputs of complete sessions."""
+    list_outputs(out)
+    return group.merge_group(out)
+
+
 @pytest.fixture
 def out(tmp_path):
-    write_record(tmp_path, SessionRecord('01', None, 'complete', 'now', 1.0))
-    write_record(tmp_path, SessionRecord('02', 'a', 'failed', 'now', 1.0, error='x: bad'))
+    write_record(tmp_path, SessionRecord('03', None, 'failed', 'now', 1.0, error='x: bad'))
     synthetic(tmp_path, 'sub-01/anat/sub-01_space-individual_desc-synth_T2w')
     synthetic(tmp_path, 'sub-02/ses-a/anat/sub-02_ses-a_desc-synthfine_T2w')
     scores(tmp_path, 'sub-01/anat/sub-01', 'contrast\tpsnr\nT2w\t21.5\nPDw\t20\n')
@@ -83,7 +100,8 @@ def test_merge(out):
     status = read_tsv(out / 'group_status.tsv')
     assert [(row['participant'], row['state']) for row in status] == [
         ('01', 'complete'),
-        ('02', 'failed'),
+        ('02', 'complete'),
+        ('03', 'failed'),
     ]
     images = read_tsv(out / 'group_synthesis.tsv')
     assert images[0] == {
@@ -137,6 +155,29 @@ def test_damaged_files_are_told_and_left_out(out, caplog):
     assert 'sub-05.json' in caplog.text
 
 
+def test_what_no_complete_session_lists_is_told_and_left_out(out):
+    list_outputs(out)
+    synthetic(out, 'sub-01/anat/sub-01_space-individual_desc-synthold_T2w')
+    scores(out, 'sub-04/anat/sub-04', 'contrast\tpsnr\nT2w\t21.5\n')
+    record = SessionRecord('02', 'a', 'failed', 'now', 1.0, error='x: bad')
+    write_record(out, record)
+    group.merge_group(out)
+    rows = read_tsv(out / 'group_synthesis.tsv')
+    assert [row['path'] for row in rows] == [
+        'sub-01/anat/sub-01_space-individual_desc-synth_T2w.nii.gz'
+    ]
+    rows = read_tsv(out / 'group_validation.tsv')
+    assert {row['participant'] for row in rows} == {'01'}
+    problems = read_tsv(out / 'group_problems.tsv')
+    assert {row['path'].split('/')[-1] for row in problems} == {
+        'sub-01_space-individual_desc-synthold_T2w.json',
+        'sub-02_ses-a_desc-synthfine_T2w.json',
+        'sub-02_ses-a_desc-validation_scores.tsv',
+        'sub-04_desc-validation_scores.tsv',
+    }
+    assert all('left by an earlier plan' in row['problem'] for row in problems)
+
+
 def test_mended_files_end_the_complaint(out):
     broken = out / 'logs' / 'sessions' / 'sub-05.json'
     broken.write_text('')
@@ -157,6 +198,18 @@ def test_tables_that_no_session_has_any_more_are_removed(out):
 def test_nothing_to_merge(tmp_path):
     with pytest.raises(UsageError, match='Run the participant level first'):
         merge_group(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(out, tmp_path, monkeypatch, capsys):
+    list_outputs(out)
+
+    def refuse(path, text):
+        raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+    monkeypatch.setattr(group, 'write_text', refuse)
+    assert main([str(tmp_path), str(out), 'group']) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f'{out}: cannot be written (Permission denied). Check permissions' in line
 
 
 def test_tables_are_escaped(tmp_path):
@@ -235,6 +288,7 @@ def test_agreement_over_people(out, tmp_path):
     # A second session of one person is no fifth person.
     agreement_of(out, '00', 2, 3200.0, 3300.0)
     request = Request('group', Settings(tmp_path, out, tmp_path / 'work'))
+    list_outputs(out)
     assert run_group(request) == 0
     rows = {row['name']: row for row in read_tsv(out / 'group_agreement.tsv')}
     found = rows['Left-Hippocampus']

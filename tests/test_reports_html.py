@@ -256,6 +256,16 @@ def test_record_with_the_least(out):
     assert write_report(out, '01', []).is_file()
 
 
+def test_labels_with_a_plus_sign_have_a_whole_report(out):
+    plain = read(write_report(out, 'AB', [record('12'), record('2')]))
+    path = write_report(out, 'A+B', [record('1+2'), record('2')])
+    assert path.name == 'sub-A+B.html'
+    page = read(path)
+    wanted = plain.text.replace('sub-AB', 'sub-A+B').replace('ses-12', 'ses-1+2')
+    assert page.text.split() == wanted.replace('session 12', 'session 1+2').split()
+    assert 'session 1+2' in page.text
+
+
 def test_subject_without_sessions(out):
     page = read(write_report(out, '01', [record(None)]))
     assert 'drawn synthesis' in page.text
@@ -309,6 +319,17 @@ def test_a_failed_check_is_told_at_the_top_and_in_its_table(out):
     assert page.text.count('look at the outline') == 2
     assert '0.8123' in page.text
     assert 'script' not in page.tags
+
+
+def test_an_image_that_failed_is_told_at_the_top(out):
+    image = {'synthetic': 'bids::sub-01/anat/sub-01_desc-synth_T2w.nii.gz', 'contrast': 'T2w'}
+    image |= {'source': 'T1w', 'cycle': 0.4, 'verdict': 'fail'}
+    path = write_report(out, '01', [record(confidence=[image])])
+    text = ' '.join(read(path).text.split())
+    assert 'the synthetic T2w from T1w is not to be trusted (cycle 0.40)' in text
+    assert 'Do not use sub-01_desc-synth_T2w.nii.gz' in text
+    assert '<span class="badge fail">fail</span>' in path.read_text()
+    assert 'not to be trusted (' not in read(write_report(out, '01', [record()])).text
 
 
 def test_without_checks_there_is_no_section_for_them(out):

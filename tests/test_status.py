@@ -59,13 +59,16 @@ def test_records_of_another_version_are_read(tmp_path):
 
 def test_status_table(tmp_path):
     checks = tuple({'result': result} for result in ('pass', 'warn', 'pass'))
-    status.write_record(tmp_path, record('02', None, warnings=('a', 'b'), checks=checks))
+    images = ({'verdict': 'fail'}, {'verdict': 'pass'}, {'cycle': 0.9})
+    told = {'warnings': ('a', 'b'), 'checks': checks, 'confidence': images}
+    status.write_record(tmp_path, record('02', None, **told))
     error = 'sub-01_T1w.nii.gz: truncated\tfile. Copy it again.\nTraceback'
     status.write_record(tmp_path, record(state='failed', error=error))
     rows = read_tsv(tmp_path / 'logs' / 'status.tsv')
     assert [row['participant'] for row in rows] == ['01', '02']
     assert rows[0]['error'] == 'sub-01_T1w.nii.gz: truncated file. Copy it again.'
     assert rows[0]['state'] == 'failed'
+    assert rows[0]['images'] == 'n/a'
     assert rows[1] == {
         'participant': '02',
         'session': 'n/a',
@@ -75,6 +78,7 @@ def test_status_table(tmp_path):
         'n_outputs': '0',
         'n_warnings': '2',
         'checks': 'warn',
+        'images': 'fail',
         'version': 'n/a',
         'message': 'n/a',
         'error': 'n/a',
@@ -149,6 +153,23 @@ def test_failed_session_is_not_done(tmp_path):
     finished(tmp_path)
     status.write_record(tmp_path / 'out', record(state='failed', fingerprint='f'))
     assert not status.is_complete(tmp_path / 'out', '01', '1', 'f')
+
+
+def test_files_that_an_earlier_plan_left_are_remembered_until_they_are_gone(tmp_path):
+    left, out = finished(tmp_path), tmp_path / 'out'
+    failed = status.with_leftovers(out, record(state='failed'))
+    assert (failed.leftovers, failed.warnings) == (('sub-01/x.nii.gz',), ())
+    status.write_record(out, failed)
+    complete = status.with_leftovers(out, record(warnings=('odd',)))
+    assert complete.leftovers == ('sub-01/x.nii.gz',)
+    assert complete.warnings == ('odd', complete.leftover_warning)
+    assert 'x.nii.gz' in complete.leftover_warning
+    status.write_record(out, complete)
+    assert status.read_record(out, '01', '1') == complete
+    again = record(outputs=status.describe_outputs(out, [left]))
+    assert status.with_leftovers(out, again) == again
+    left.unlink()
+    assert status.with_leftovers(out, record()) == record()
 
 
 def test_outputs_are_described_relative_to_the_output_directory(tmp_path):

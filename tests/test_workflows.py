@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 import re
 from copy import deepcopy
+from dataclasses import replace
 
 import nibabel as nb
 import numpy as np
@@ -220,6 +221,15 @@ def test_methods_are_told_once(make_plan, settings):
     assert text.count('N4') == 1
     assert text.count('TUMSyn') == 1
     assert 'not measurements' in text
+
+
+def test_labels_with_a_plus_sign_have_folders_of_their_own(make_plan):
+    plan = make_plan('T1w', missing=['T2w'])
+    labels = [('A', 'B'), ('A+ses', 'B'), ('A+ses+B', None), ('AB', None), ('A+B', None)]
+    plans = [replace(plan, subject=subject, session=session) for subject, session in labels]
+    names = {session_name(plan) for plan in plans}
+    assert len(names) == len(plans)
+    assert all(name.isidentifier() for name in names)
 
 
 def test_many_sessions_in_one_graph(make_plan, settings):

@@ -107,6 +107,22 @@ def storage_error(error: OSError, folder: str | Path) -> SessionError | None:
     return SessionError(known[0], path=error.filename or folder, remedy=known[1])
 
 
+def unwritable(error: OSError, folder: str | Path | None = None) -> UsageError:
+    """Say that nothing can be done because a file cannot be written.
+
+    Parameters
+    ----------
+    error : OSError
+    folder : path-like, optional
+        Named in place of the file.
+    """
+    return UsageError(
+        f'cannot be written ({error.strerror or error})',
+        path=folder or error.filename,
+        remedy='Check permissions and free space',
+    )
+
+
 def explain_storage(reason: str, folder: str | Path) -> str:
     """Put an error of the disk that somebody has worded as ``[Errno 28] …`` into our words."""
     match = _ERRNO.search(reason)

@@ -193,6 +193,10 @@ class SessionPlan:
         """Return the scan with this path."""
         return next(scan for scan in self.scans if scan.path == path)
 
+    def acquired(self, contrast: str) -> str:
+        """Return the path of the first scan of a contrast."""
+        return next(scan.path for scan in self.scans if scan.contrast == contrast)
+
     def to_json(self) -> str:
         """Serialise; :meth:`from_json` gives back an equal plan."""
         return json.dumps(asdict(self), indent=2, sort_keys=True)

@@ -39,6 +39,11 @@ class Limit:
     possible: tuple[float, float] = _ANY
     units: str = ''
 
+    @property
+    def meaning(self) -> str:
+        """What the measure is, with its unit if it has one."""
+        return f'{self.text} ({self.units})' if self.units else self.text
+
 
 _OUTLINE = 'look at the outline of the brain mask in the report'
 _FLICKER = 'compare the scan with the reference in the report'

@@ -66,7 +66,10 @@ def save_checks(
         'scan': {'Description': 'Acquired file that it was checked on'},
         'contrast': {'Description': 'Contrast of that file'},
         'measure': {'Description': 'What was measured', 'Levels': dict(meanings)},
-        'value': {'Description': 'The value; the limits are in the documentation'},
+        'value': {
+            'Description': 'The value, in the unit that the measure names; limits are in the '
+            'documentation'
+        },
         'result': {
             'Description': 'Verdict',
             'Levels': {PASS: 'as expected', WARN: 'doubtful', FAIL: 'not to be trusted'},

@@ -29,7 +29,10 @@ _ONE_AGE = re.compile(
 
 _MALE = ('m', 'male', 'man', 'boy', 'males', 'men', 'boys')
 _FEMALE = ('f', 'female', 'woman', 'girl', 'females', 'women', 'girls')
-_SEX_WORD = rf'({"|".join((*_FEMALE, *_MALE))})'
+_SEX_WORD = rf'\b(?:{"|".join((*_FEMALE, *_MALE))})\b'
+_NEGATION = r"(?:\b(?:no|non|nor|not|cannot|neither|never|without|except|other than)\b|n't\b)"
+#: Two sexes joined, or one that is denied, are taken whole, so that half of it is not believed.
+_SEXES = rf'(?:{_NEGATION}\W+)?{_SEX_WORD}(?:\s*(?:/|\bor\b|\band\b|\bnor\b)\s*{_SEX_WORD})*'
 
 
 def age_unit(word: str | None, about: dict) -> tuple[str | None, str | None]:
@@ -112,20 +115,28 @@ def sex_of(text: str, about: dict) -> str | None:
     plain = re.sub(r'[^a-z0-9]', '', text.lower().removesuffix('.0'))
     if plain in (*_MALE, *_FEMALE):
         return _sex_word(plain)
-    return _sex_word(level(about, text)) or _sex_code(plain, str(about.get('description', '')))
+    meaning = str(level(about, text) or '').lower()
+    if re.search(_SEX_WORD, meaning):
+        return _sex_word(meaning)
+    # Signs were dropped above, and -1, which stands for a missing value, is not 1.
+    code = '' if text.strip().startswith('-') else plain
+    return _sex_code(code, str(about.get('description', ''))) if code else None
 
 
-def _sex_word(text: object) -> str | None:
-    match = re.search(rf'\b{_SEX_WORD}\b', str(text).lower())
-    if not match:
-        return None
-    return 'F' if match[1] in _FEMALE else 'M'
+def _sex_word(text: str) -> str | None:
+    """Return the sex that a text names, if it names one only and denies none."""
+    named = {'F' if word in _FEMALE else 'M' for word in re.findall(_SEX_WORD, text.lower())}
+    return named.pop() if len(named) == 1 and not re.search(_NEGATION, text.lower()) else None
 
 
 def _sex_code(code: str, description: str) -> str | None:
-    """Read a code from prose such as ``1 = male, 2 = F``, ``male: 1; female: 2``, ``men (1)``."""
-    text = description.lower()
+    """Read a code from prose such as ``1 = male, 2 = F``, ``male: 1; female: 2``, ``men (1)``.
+
+    What can be read either way, such as ``M=1 - F=2``, is believed only where both ways agree.
+    """
+    text, code = description.lower(), re.escape(code)
     link = r'\s*(?:=|:|-|–|is|for|means)\s*'
-    match = re.search(rf'\b{re.escape(code)}{link}{_SEX_WORD}\b', text)
-    match = match or re.search(rf'\b{_SEX_WORD}(?:{link}|\s*\(){re.escape(code)}\b', text)
-    return _sex_word(match[1]) if match else None
+    found = re.findall(rf'(?<![\w.-]){code}{link}({_SEXES})', text)
+    found += re.findall(rf'({_SEXES})(?:{link}|\s*\(){code}\b', text)
+    sexes = {_sex_word(words) for words in found}
+    return sexes.pop() if len(sexes) == 1 else None

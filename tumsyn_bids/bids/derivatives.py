@@ -153,8 +153,20 @@ def confidence_fields(figures: Mapping) -> dict:
     }
 
 
-def preproc_sidecar(plan: SessionPlan, scan: Scan, *, bids_dir: str | Path) -> dict:
-    """Describe a bias-corrected scan on the reference's grid; its acquisition goes with it."""
+def preproc_sidecar(
+    plan: SessionPlan, scan: Scan, *, bids_dir: str | Path, transform: Path | None = None
+) -> dict:
+    """Describe a bias-corrected scan on the reference's grid; its acquisition goes with it.
+
+    Parameters
+    ----------
+    plan : SessionPlan
+    scan : Scan
+    bids_dir : path-like
+        The input dataset.
+    transform : Path, optional
+        What resampled it, relative to the output directory.
+    """
     sidecar = {
         'Description': f'Acquired {scan.contrast}, corrected for intensity non-uniformity',
         'Sources': [raw_uri(scan.path, bids_dir)],
@@ -163,6 +175,8 @@ def preproc_sidecar(plan: SessionPlan, scan: Scan, *, bids_dir: str | Path) -> d
     }
     if scan.path != plan.reference:
         sidecar['Description'] += ', aligned with the reference and resampled onto it'
+    if transform is not None:
+        sidecar['Sources'].append(own_uri(transform))
     acquired = {key: getattr(scan.acquisition, name) for name, key in BIDS_KEYS.items()}
     return sidecar | {key: value for key, value in acquired.items() if value is not None}
 
@@ -295,11 +309,25 @@ def save_scores(rows: Sequence[Mapping], path: str | Path) -> Path:
     Parameters
     ----------
     rows : sequence of mapping
-        Column to value; the first columns are ``synthetic`` (BIDS URI), ``contrast``, ``source``.
-        Columns that a row lacks become ``n/a``.
+        Column to value; the first columns are ``synthetic`` (BIDS URI), ``contrast``, ``source``
+        and ``acquired`` (BIDS URI). Columns that a row lacks become ``n/a``.
     path : path-like
+        The JSON file beside it explains the columns.
     """
-    return write_text(path, to_tsv(rows, ('synthetic', 'contrast', 'source')))
+    path = Path(path)
+    names = dict.fromkeys([*_COMPARED_COLUMNS, *(name for row in rows for name in row)])
+    write_sidecar(path, {name: _score_column(name) for name in names})
+    return write_text(path, to_tsv(rows, tuple(_COMPARED_COLUMNS)))
+
+
+def _score_column(name: str) -> dict:
+    """Explain a column of the table of agreement."""
+    if name in _COMPARED_COLUMNS:
+        return _COMPARED_COLUMNS[name]
+    about = _SCORES.get(name.removeprefix('lut_'), {'Description': name})
+    if not name.startswith('lut_'):
+        return about
+    return {**about, 'Description': f'{about["Description"]}; {_OF_LOOK_UP_TABLE}'}
 
 
 def save_confidence(rows: Sequence[Mapping], path: str | Path) -> Path:
@@ -319,10 +347,42 @@ def save_confidence(rows: Sequence[Mapping], path: str | Path) -> Path:
     return write_text(path, to_tsv(rounded, tuple(_CONFIDENCE_COLUMNS)))
 
 
-_CONFIDENCE_COLUMNS = {
+_IMAGE_COLUMNS = {
     'synthetic': {'Description': 'BIDS URI of the synthetic image'},
     'contrast': {'Description': 'What it shows'},
     'source': {'Description': 'Contrast of the acquired scan that it was made from'},
+}
+
+_COMPARED_COLUMNS = {
+    **_IMAGE_COLUMNS,
+    'acquired': {'Description': 'BIDS URI of the acquired scan that it was compared with'},
+}
+_SCALED = 'both images being scaled to 0 to 1 in the brain'
+_SCORES = {
+    'psnr_whole': {
+        'Description': f'Peak signal-to-noise ratio over the whole volume, 0 outside the brain, '
+        f'{_SCALED}',
+        'Units': 'dB',
+    },
+    'psnr_brain': {
+        'Description': f'Peak signal-to-noise ratio in the brain, {_SCALED}',
+        'Units': 'dB',
+    },
+    'ssim_whole': {
+        'Description': 'Structural similarity over the whole volume, 0 outside the brain '
+        '(at best 1)'
+    },
+    'ssim_brain': {'Description': 'Structural similarity in the brain (at best 1)'},
+    'pearson': {'Description': 'Pearson correlation in the brain'},
+    'mae': {'Description': f'Mean absolute difference in the brain, {_SCALED}'},
+}
+_OF_LOOK_UP_TABLE = (
+    'not of the synthetic image but of the source under the look-up table of grey values that '
+    'brings it closest to the acquired scan: what a model has to beat'
+)
+
+_CONFIDENCE_COLUMNS = {
+    **_IMAGE_COLUMNS,
     'reconstruction': {
         'Description': 'Pearson correlation, in the middle of the brain, of the source and of '
         "what the model gives for the source's own acquisition"

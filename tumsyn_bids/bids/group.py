@@ -39,20 +39,39 @@ SYNTHESIS_COLUMNS = (
     'path',
 )
 
+_UNLISTED = (
+    'no complete session has it among its outputs: it was left by an earlier plan, or its session '
+    'has failed since'
+)
+
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class _Merge:
-    """A merge in progress: what could not be read is kept and told at the end."""
+    """A merge in progress: what could not be read is kept and told at the end.
+
+    ``listed`` holds the outputs of complete sessions, relative to the output directory.
+    """
 
     output_dir: Path
+    listed: frozenset[str] = frozenset()
     written: list[Path] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
     def write(self, name: str, rows: list[dict], columns: tuple[str, ...]) -> None:
         path = self.output_dir / f'group_{name}.tsv'
         self.written.append(write_text(path, to_tsv(rows, columns)))
+
+    def find(self, pattern: str) -> list[Path]:
+        """Return the outputs of complete sessions that fit a pattern; others are told."""
+        found = []
+        for path in sorted(self.output_dir.glob(pattern)):
+            if path.relative_to(self.output_dir).as_posix() in self.listed:
+                found.append(path)
+            else:
+                self.report(path, _UNLISTED)
+        return found
 
     def drop(self, name: str) -> None:
         """Remove a table of an earlier merge of which nothing is left."""
@@ -70,8 +89,9 @@ def merge_group(output_dir: str | Path) -> list[Path]:
     Writes ``group_status.tsv`` (one row a session), ``group_synthesis.tsv`` (one row a synthetic
     image), one table for each of :data:`SESSION_TABLES` of which a session table exists, the
     tables of :mod:`~tumsyn_bids.bids.group_morphometry` where sessions were measured, and, where
-    files were damaged or incomplete, ``group_problems.tsv`` (file and problem). A damaged
-    file is left out and told; it never stops the merge.
+    files were left out, ``group_problems.tsv`` (file and problem): files that are damaged or
+    incomplete, and those that no complete session has among its outputs. They never stop the
+    merge.
 
     Parameters
     ----------
@@ -87,8 +107,10 @@ def merge_group(output_dir: str | Path) -> list[Path]:
     UsageError
         Where the folder holds no results of participants.
     """
-    merge = _Merge(Path(output_dir))
     records, broken = read_records(output_dir)
+    complete = [record for record in records if record.state == 'complete']
+    listed = frozenset(output.path for record in complete for output in record.outputs)
+    merge = _Merge(Path(output_dir), listed)
     if not records and not broken:
         raise UsageError(
             'no results of participants were found',
@@ -101,7 +123,7 @@ def merge_group(output_dir: str | Path) -> list[Path]:
     merge.write('synthesis', _synthesis_rows(merge), SYNTHESIS_COLUMNS)
     for name, pattern in SESSION_TABLES.items():
         _merge_tables(merge, name, pattern)
-    measured = morphometry_tables(_session_rows(merge, _MEASURES, numeric))
+    measured = morphometry_tables(_session_rows(merge, merge.find(_MEASURES), numeric))
     for name in MORPHOMETRY_TABLES:
         if name in measured:
             merge.write(name, *measured[name])
@@ -113,7 +135,7 @@ def merge_group(output_dir: str | Path) -> list[Path]:
 
 def _synthesis_rows(merge: _Merge) -> list[dict]:
     rows = []
-    for path in sorted(merge.output_dir.glob('sub-*/**/*_desc-synth*.json')):
+    for path in merge.find('sub-*/**/*_desc-synth*.json'):
         if path.with_suffix('.tsv').is_file():
             continue  # it describes a table
         try:
@@ -148,21 +170,22 @@ def _synthesis_row(path: Path, sidecar: Mapping) -> dict:
 
 
 def _merge_tables(merge: _Merge, name: str, pattern: str) -> None:
-    if any(merge.output_dir.glob(pattern)):
-        merge.write(name, _session_rows(merge, pattern), ('participant', 'session'))
+    paths = merge.find(pattern)
+    if paths:
+        merge.write(name, _session_rows(merge, paths), ('participant', 'session'))
     else:
         merge.drop(name)
 
 
 def _session_rows(
-    merge: _Merge, pattern: str, convert: Callable[[Mapping], dict] = dict
+    merge: _Merge, paths: list[Path], convert: Callable[[Mapping], dict] = dict
 ) -> list[dict]:
-    """Return the rows of all tables of sessions, each with its participant and session.
+    """Return the rows of some tables of sessions, each with its participant and session.
 
     A table that cannot be read, or that ``convert`` cannot take in, is left out whole and told.
     """
     rows = []
-    for path in sorted(merge.output_dir.glob(pattern)):
+    for path in paths:
         try:
             person = _person(path.relative_to(merge.output_dir))
             rows += [{**person, **convert(line)} for line in read_tsv(path)]

@@ -30,6 +30,7 @@ def index_dataset(
     *,
     database_dir: str | Path | None = None,
     participant_label: Iterable[str] | None = None,
+    make_database: bool = True,
 ) -> BIDSLayout:
     """Index the anatomical images of a dataset.
 
@@ -41,6 +42,8 @@ def index_dataset(
         as it is. Remove the folder when the dataset has changed.
     participant_label : iterable of str, optional
         Index these participants only; with or without ``sub-``. Ignored with ``database_dir``.
+    make_database : bool
+        Without, an index that is not in ``database_dir`` yet is kept in memory alone.
 
     Returns
     -------
@@ -58,10 +61,11 @@ def index_dataset(
     wanted = None
     if participant_label is not None:
         wanted = match_participants(root, participant_label)
-    if database_dir is None:
+    database = None if database_dir is None else Path(database_dir)
+    made = database is not None and (database / 'layout_index.sqlite').exists()
+    if database is None or not (made or make_database):
         return _index(root, wanted, None)
-    database = Path(database_dir)
-    if not (database / 'layout_index.sqlite').exists():
+    if not made:
         _build_database(root, database)
     return _index(root, None, database)
 

@@ -2,8 +2,8 @@
 
 Names follow the BIDS specification for derivatives: the entities of the scan that an output comes
 from, then ``space-``, ``res-`` and ``desc-``, in the order of the specification. All paths are
-relative to the output directory and their labels hold letters and digits only, so no label can
-lead out of it.
+relative to the output directory and their labels hold letters, digits and plus signs only, so no
+label can lead out of it.
 """
 
 from __future__ import annotations
@@ -125,14 +125,14 @@ class SessionPaths:
 
 
 def clean_label(value: object) -> str:
-    """Return the letters and digits of a value: all that a BIDS label may hold.
+    """Return the letters, digits and plus signs of a value: all that a BIDS label may hold.
 
     Raises
     ------
     SessionError
         Where nothing is left.
     """
-    label = re.sub('[^A-Za-z0-9]', '', str(value))
+    label = re.sub('[^A-Za-z0-9+]', '', str(value))
     if not label:
         raise SessionError(
             f'no file name can be made from the label {value!r}',
@@ -252,7 +252,7 @@ def describe_labels(plans: list[SessionPlan]) -> dict[str, str]:
     }
     for plan in plans:
         for path, task in zip(session_paths(plan).synthetic, plan.tasks, strict=True):
-            label = re.search('_desc-([A-Za-z0-9]+)_', path.name)[1]
+            label = re.search('_desc-([A-Za-z0-9+]+)_', path.name)[1]
             texts.setdefault(label, _describe_task(task))
     return texts
 
@@ -338,7 +338,7 @@ def _figure_of(names: _Names, image: Path, addition: str = '') -> Path:
     stem = image.name.removesuffix('.nii.gz')
 
     def build(serial: str) -> Path:
-        name = re.sub('_desc-([A-Za-z0-9]+)_', rf'_desc-\g<1>{addition}{serial}_', stem)
+        name = re.sub('_desc-([A-Za-z0-9+]+)_', rf'_desc-\g<1>{addition}{serial}_', stem)
         return Path(image.parts[0], 'figures', name + '.svg')
 
     return names.give(build)

@@ -38,8 +38,11 @@ def plan_table(plans: Iterable[SessionPlan], failures: Iterable[SessionFailure] 
     blocks = [_session(plan) for plan in plans] + [_failure(failure) for failure in failures]
     count = sum(len(plan.tasks) for plan in plans)
     verdict = f'{_plural(count, "image")} to make in {_plural(len(plans), "session")}'
-    if failures:
-        verdict += f'; {_plural(len(failures), "session")} cannot be processed'
+    skipped = sum(failure.skipped for failure in failures)
+    if skipped:
+        verdict += f'; {_plural(skipped, "session")} skipped'
+    if len(failures) > skipped:
+        verdict += f'; {_plural(len(failures) - skipped, "session")} cannot be processed'
     return '\n\n'.join([*('\n'.join(block) for block in blocks), verdict + '.'])
 
 
@@ -109,7 +112,8 @@ def _found(findings: Iterable[Finding]) -> list[str]:
 
 
 def _failure(failure: SessionFailure) -> list[str]:
-    lines = [failure.label, *_line('error', str(failure.error))]
+    verdict = 'skipped' if failure.skipped else 'error'
+    lines = [failure.label, *_line(verdict, str(failure.error))]
     return lines + _refused(failure.refused) + _found(failure.findings)
 
 

@@ -59,6 +59,8 @@ class SessionFailure:
     findings : tuple of Finding
     details : str
         The traceback, where the error is one of the program.
+    skipped : bool
+        The session has no anatomical image at all, so that there is nothing to do.
     """
 
     subject: str
@@ -67,6 +69,7 @@ class SessionFailure:
     refused: tuple[Refusal, ...] = ()
     findings: tuple[Finding, ...] = ()
     details: str = ''
+    skipped: bool = False
 
     @property
     def label(self) -> str:
@@ -257,7 +260,8 @@ class _Builder:
         except UsageError:
             raise
         except TumsynError as error:
-            return SessionFailure(subject, session, error, tuple(refused), tuple(findings))
+            found = (tuple(refused), tuple(findings))
+            return SessionFailure(subject, session, error, *found, skipped=not images)
         reference, why = choose_reference(scans)
         unusable = {item.acquired for item in refused}
         return SessionPlan(

@@ -10,16 +10,28 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from ..checksums import file_sha256
 from ..files import sweep, write_text
 from ..plan import SessionPlan
-from ..verdicts import worst
+from ..verdicts import worst, worst_image
 from .tables import to_tsv
 
 STATES = ('complete', 'failed', 'skipped')
+
+#: Fields of a record that hold several things.
+_TUPLES = (
+    'warnings',
+    'mended',
+    'scores',
+    'confidence',
+    'figures',
+    'checks',
+    'crashes',
+    'leftovers',
+)
 
 COLUMNS = (
     'participant',
@@ -30,6 +42,7 @@ COLUMNS = (
     'n_outputs',
     'n_warnings',
     'checks',
+    'images',
     'version',
     'message',
     'error',
@@ -65,8 +78,8 @@ class SessionRecord:
     session : str or None
         Without ``ses-``.
     state : {'complete', 'failed', 'skipped'}
-        ``skipped`` means that there was nothing to do. A session found done by a later run keeps
-        its ``complete`` record untouched.
+        ``skipped`` means that there was nothing to do: no anatomical image. A session found done
+        by a later run keeps its ``complete`` record untouched.
     started : str
         ISO 8601, UTC.
     seconds : float
@@ -100,6 +113,9 @@ class SessionRecord:
         Crash reports, relative to the output directory.
     methods : str
         How the workflow describes its steps, for the methods section of the report.
+    leftovers : tuple of str
+        Files that earlier plans of the session have written and this one has not, relative to
+        the output directory.
     plan : dict or None
         The plan as :meth:`tumsyn_bids.plan.SessionPlan.to_json` words it; ``None`` where no plan
         could be made.
@@ -125,12 +141,26 @@ class SessionRecord:
     checks: tuple[dict, ...] = ()
     crashes: tuple[str, ...] = ()
     methods: str = ''
+    leftovers: tuple[str, ...] = ()
     plan: dict | None = None
 
     @property
     def label(self) -> str:
         """``sub-01`` or ``sub-01_ses-1``."""
         return session_label(self.participant, self.session)
+
+    @property
+    def leftover_warning(self) -> str:
+        """What to say about :attr:`leftovers`; empty where that is nothing."""
+        if not self.leftovers or self.state != 'complete':
+            return ''
+        names = [Path(path).name for path in self.leftovers]
+        names = [name for name in names if not name.endswith('.json')] or names
+        shown = ', '.join(names[:5]) + (f' and {len(names) - 5} more' if names[5:] else '')
+        return (
+            f'left by an earlier plan, not made by this one, and not taken into group tables: '
+            f'{shown}; remove what is not needed'
+        )
 
     def to_dict(self) -> dict:
         """Return a JSON-serialisable mapping, as it stands in the record's file."""
@@ -147,7 +177,7 @@ class SessionRecord:
         """
         known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
         known['outputs'] = tuple(OutputFile(**item) for item in known.get('outputs', ()))
-        for name in ('warnings', 'mended', 'scores', 'confidence', 'figures', 'checks', 'crashes'):
+        for name in _TUPLES:
             known[name] = tuple(known.get(name, ()))
         return cls(**known)
 
@@ -193,6 +223,23 @@ def read_record(
         return None
 
 
+def with_leftovers(output_dir: str | Path, record: SessionRecord) -> SessionRecord:
+    """Return a record that knows which files earlier plans of its session have left behind.
+
+    Call it before the former record is replaced. Only a session that is complete warns of them:
+    of one that failed it is not known what its outputs would be.
+    """
+    former = read_record(output_dir, record.participant, record.session)
+    if former is None:
+        return record
+    made = {*former.leftovers, *(output.path for output in former.outputs)}
+    made -= {output.path for output in record.outputs}
+    left = tuple(sorted(path for path in made if Path(output_dir, path).is_file()))
+    record = replace(record, leftovers=left)
+    told = (record.leftover_warning,) if record.leftover_warning else ()
+    return replace(record, warnings=(*record.warnings, *told))
+
+
 def read_records(
     output_dir: str | Path, participant: str | None = None
 ) -> tuple[list[SessionRecord], dict[Path, str]]:
@@ -226,6 +273,7 @@ def status_rows(records: Iterable[SessionRecord]) -> list[dict]:
             'n_outputs': len(record.outputs),
             'n_warnings': len(record.warnings),
             'checks': worst((row['result'] for row in record.checks), default=''),
+            'images': worst_image(record.confidence),
             'error': next(iter(record.error.strip().splitlines()), ''),
         }
         for record in records

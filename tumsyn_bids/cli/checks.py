@@ -35,7 +35,8 @@ def check_settings(settings: Settings, *, dry_run: bool = False) -> None:
     _check_apart(settings.bids_dir, settings.work_dir, 'the work directory (-w)')
     if settings.bids_database_dir is not None:
         _check_apart(settings.bids_dir, settings.bids_database_dir, 'the index of the dataset')
-        check_writable(settings.bids_database_dir, 'the index of the dataset')
+        if not dry_run:
+            check_writable(settings.bids_database_dir, 'the index of the dataset')
     _check_folders(settings, dry_run)
     for path in (
         settings.bids_filter_file,

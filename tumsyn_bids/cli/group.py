@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from ..errors import EXIT_OK, UsageError
+from ..errors import EXIT_OK, UsageError, unwritable
 from .parser import PROG, Request
 from .progress import say
 
 
 def run_group(request: Request) -> int:
-    """Write the ``group_*.tsv`` tables of an output directory and return the exit code."""
+    """Write the ``group_*.tsv`` tables of an output directory and return the exit code.
+
+    Raises
+    ------
+    UsageError
+        Where there is nothing to merge, or the folder cannot be written to.
+    """
     from ..bids.group import merge_group, write_agreement
     from ..reports.agreement import save_bland_altman
 
@@ -17,8 +23,11 @@ def run_group(request: Request) -> int:
         raise UsageError(
             'is not a folder', path=output_dir, remedy='Run the participant level first'
         )
-    written = merge_group(output_dir)
-    written += write_agreement(output_dir, _agreement, save_bland_altman)
+    try:
+        written = merge_group(output_dir)
+        written += write_agreement(output_dir, _agreement, save_bland_altman)
+    except OSError as error:
+        raise unwritable(error, output_dir) from error
     names = ', '.join(path.name for path in written)
     say(f'{PROG}: finished: {len(written)} group tables in {output_dir}: {names}')
     return EXIT_OK

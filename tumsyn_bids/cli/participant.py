@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import secrets
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import __version__
+from ..bids.description import check_output_dir
 from ..bids.lock import LockedError, ParticipantLocks
-from ..bids.status import SessionRecord, fingerprint, is_complete, sweep_output, write_record
-from ..errors import EXIT_OK, EXIT_SUBJECT_FAILED, ScanError, UsageError, explain_storage
+from ..bids.status import (
+    SessionRecord,
+    fingerprint,
+    is_complete,
+    sweep_output,
+    with_leftovers,
+    write_record,
+)
+from ..errors import EXIT_OK, EXIT_SUBJECT_FAILED, ScanError, explain_storage, unwritable
 from ..plan import SessionPlan
 from ..resources import SESSION_GB, session_gb
 from ..settings import Settings
-from ..verdicts import FAIL
+from ..verdicts import FAIL, failed_images
 from .checks import check_settings
 from .crashes import details_of, write_crash
 from .environment import prepare_environment
 from .parser import PROG, Request
 from .progress import Progress, complain, duration, say
+from .reports import write_report
 from .sessions import SessionJob
 
 #: What the owner of a GPU may take of the main memory: CUDA's libraries, the model, one image.
@@ -35,6 +46,7 @@ class Tally:
     complete: int = 0
     done_before: int = 0
     failed: list[str] = field(default_factory=list)
+    skipped: int = 0
     not_finished: int = 0
     reports_failed: list[str] = field(default_factory=list)
     in_use: list[str] = field(default_factory=list)
@@ -42,12 +54,18 @@ class Tally:
     @property
     def ended(self) -> int:
         """Number of sessions that came to an end, good or bad."""
-        return self.complete + self.done_before + len(self.failed) + len(self.in_use)
+        complete = self.complete + self.done_before
+        return complete + len(self.failed) + self.skipped + len(self.in_use)
+
+    @property
+    def only_skipped(self) -> bool:
+        """Whether there was nothing to do in any session."""
+        return bool(self.skipped) and self.skipped == self.ended + self.not_finished
 
     @property
     def exit_code(self) -> int:
         bad = self.failed or self.not_finished or self.reports_failed or self.in_use
-        return EXIT_SUBJECT_FAILED if bad else EXIT_OK
+        return EXIT_SUBJECT_FAILED if bad or self.only_skipped else EXIT_OK
 
     def verdict(self, settings: Settings, seconds: float) -> str:
         """Word the last line of the output."""
@@ -58,6 +76,8 @@ class Tally:
         if self.failed:
             shown = ', '.join(self.failed[:5]) + (', …' if len(self.failed) > 5 else '')
             parts.append(f'{len(self.failed)} FAILED ({shown})')
+        if self.skipped:
+            parts.append(f'{self.skipped} skipped')
         if self.in_use:
             parts.append(f'{len(self.in_use)} left to another process')
         if self.not_finished:
@@ -76,10 +96,12 @@ def run_participant(request: Request) -> int:
     begun = time.monotonic()
     settings = request.settings
     check_settings(settings, dry_run=request.dry_run)
-    plans, failures = make_plans(settings)
+    check_output_dir(settings.output_dir, __version__)
+    plans, failures = make_plans(settings, dry_run=request.dry_run)
     if request.dry_run:
         from ..bids.plan_text import plan_table
 
+        check_spaces(settings)
         say(plan_table(plans, failures))
         return EXIT_OK
     settings = settings.replace(run_id=new_run_id())
@@ -92,8 +114,14 @@ def run_participant(request: Request) -> int:
             for failure in failures:
                 run.refuse(failure)
             run.process(jobs)
+            run.report_refused()
         finally:  # interrupted or not, the last line says how far it came
             run.tally.not_finished = len(plans) + len(failures) - run.tally.ended
+            if run.tally.only_skipped:
+                complain(
+                    f'{PROG}: error: {settings.bids_dir}: no session has an image in anat/ or '
+                    'swi/. Check which dataset and participants were given.'
+                )
             say(run.tally.verdict(settings, time.monotonic() - begun))
     return run.tally.exit_code
 
@@ -127,6 +155,23 @@ def standard_spaces(settings: Settings) -> tuple[str, ...]:
     return tuple(space.words for space in spaces)
 
 
+def check_spaces(settings: Settings) -> None:
+    """Raise :class:`UsageError` where a standard space asked for is unknown; leave nothing behind.
+
+    Whether TemplateFlow has what is needed of a space is not looked at: it might fetch it.
+    """
+    if not settings.output_spaces:
+        return
+    try:
+        with tempfile.TemporaryDirectory(prefix='tumsyn-caches-') as folder:
+            prepare_environment(Path(folder))
+            from ..bids.spaces import parse_spaces
+
+            parse_spaces(settings.output_spaces)
+    except OSError as error:
+        raise unwritable(error) from error
+
+
 def lock_folders(settings: Settings) -> tuple[Path, Path]:
     """Return where the locks of participants lie: outputs and scratch files have one writer."""
     return settings.output_dir / 'logs' / 'locks', settings.work_dir / 'locks'
@@ -137,8 +182,11 @@ def new_run_id() -> str:
     return f'{datetime.now():%Y%m%d-%H%M%S}_{secrets.token_hex(3)}'
 
 
-def make_plans(settings: Settings):
-    """Return the plans of the sessions asked for, and the sessions that cannot be planned."""
+def make_plans(settings: Settings, *, dry_run: bool = False):
+    """Return the plans of the sessions asked for, and the sessions that cannot be planned.
+
+    In a dry run an index of the dataset is used if it is there, and not made.
+    """
     from ..bids.layout import OUR_QUERIES, index_dataset, load_filters, unknown_queries
     from ..bids.planning import build_plans, requested_targets
 
@@ -153,6 +201,7 @@ def make_plans(settings: Settings):
         settings.bids_dir,
         database_dir=settings.bids_database_dir,
         participant_label=settings.participant_label or None,
+        make_database=not dry_run,
     )
     return build_plans(
         layout,
@@ -168,18 +217,17 @@ def make_plans(settings: Settings):
 
 
 def prepare(settings: Settings, plans: list[SessionPlan]) -> list[SessionJob]:
-    """Check model and output directory, write the dataset's root files, and list the sessions.
+    """Check the model, write the root files of the output directory, and list the sessions.
 
     Raises
     ------
     UsageError, ModelError
         Nothing has been written then.
     """
-    from ..bids.description import check_output_dir, write_dataset_files
+    from ..bids.description import write_dataset_files
     from ..bids.naming import describe_labels
     from ..networks.model import load_model
 
-    check_output_dir(settings.output_dir, __version__)
     model_sha256 = load_model(settings.model).sha256
     try:
         prepare_environment(settings.work_dir)
@@ -211,10 +259,13 @@ class Run:
     settings: Settings
     tally: Tally = field(default_factory=Tally)
     locks: ParticipantLocks | None = None
+    _refused: dict[str, None] = field(default_factory=dict)
 
     def process(self, jobs: list[SessionJob]) -> None:
         """Process what is not done yet."""
         jobs = [job for job in map(self._unless_done, jobs) if job]
+        for job in jobs:
+            self._refused.pop(job.plan.subject, None)  # its report follows its last session
         if not jobs:
             return
         gpus = find_gpus(self.settings.device)
@@ -237,20 +288,20 @@ class Run:
         progress.close()
 
     def refuse(self, failure) -> None:
-        """Put down a session that could not even be planned."""
+        """Put down a session that could not even be planned, or has nothing to do."""
         if not self._own(failure.subject, failure.label):
             return
+        if failure.skipped:
+            self.finish(_unplanned(failure, state='skipped', message=failure.error.problem))
+            return
+        self._refused[failure.subject] = None
         refused = [f'{refusal.path}: {refusal.reason}' for refusal in failure.refused]
         warnings = (*refused, *map(str, failure.findings))
-        record = SessionRecord(
-            participant=failure.subject,
-            session=failure.session,
+        record = _unplanned(
+            failure,
             state='failed',
-            started=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-            seconds=0,
             message='could not be planned',
             error=str(failure.error),
-            version=__version__,
             warnings=warnings,
         )
         details = ''.join(f'{warning}\n' for warning in warnings) + failure.details
@@ -258,8 +309,17 @@ class Run:
         shown = tuple(str(path.relative_to(self.settings.output_dir)) for path in crashes)
         self.finish(replace(record, crashes=shown))
 
+    def report_refused(self) -> None:
+        """Write the reports of subjects whose sessions were refused and of whom none was begun."""
+        for subject in self._refused:
+            try:
+                write_report(self.settings, subject)
+            except Exception as error:  # noqa: BLE001 - told to the user; other reports go on
+                self.report_failed(f'sub-{subject}', error)
+
     def finish(self, record: SessionRecord, progress: Progress | None = None) -> None:
         """Put down how a session ended, and tell the user where it failed."""
+        record = with_leftovers(self.settings.output_dir, record)
         try:
             write_record(self.settings.output_dir, record)
         except OSError as error:
@@ -270,17 +330,30 @@ class Run:
                 progress.note(f'{record.label}: warning: {warning}')
         if record.state == 'complete':
             self.tally.complete += 1
-            for mended in record.mended if not self.settings.verbose else ():
-                complain(f'{PROG}: warning: {record.label}: {mended}; look at the report')
-            for row in record.checks:
-                if row['result'] == FAIL:
-                    complain(f'{PROG}: warning: {record.label}: {row["message"]}')
+            for doubt in self._doubts(record):
+                complain(f'{PROG}: warning: {record.label}: {doubt}')
+            return
+        if record.state == 'skipped':
+            self.tally.skipped += 1
+            complain(f'{PROG}: warning: {record.label}: skipped: {record.message}')
             return
         self.tally.failed.append(record.label)
         report = (
             f' (details: {self.settings.output_dir / record.crashes[0]})' if record.crashes else ''
         )
         complain(f'{PROG}: error: {record.label}: {record.error}{report}')
+
+    def _doubts(self, record: SessionRecord) -> Iterator[str]:
+        """Yield what is told on the terminal of a session that is complete."""
+        if not self.settings.verbose:  # else they have been told with all other warnings
+            yield from (f'{mended}; look at the report' for mended in record.mended)
+            yield from (record.leftover_warning,) if record.leftover_warning else ()
+        yield from (row['message'] for row in record.checks if row['result'] == FAIL)
+        for row in failed_images(record.confidence):
+            yield (
+                f'the {row["image"]} is not to be trusted ({row["figures"]}); '
+                f'do not use {row["file"]} before you know why'
+            )
 
     def report_failed(self, label: str, error: BaseException) -> None:
         """Put down that the report of a subject could not be written."""
@@ -340,12 +413,15 @@ class Run:
         return True
 
 
-def unwritable(error: OSError) -> UsageError:
-    """Say that nothing can be started because a file cannot be written."""
-    return UsageError(
-        f'cannot be written ({error.strerror})',
-        path=error.filename,
-        remedy='Check permissions and free space',
+def _unplanned(failure, **what) -> SessionRecord:
+    """Return the record of a session without a plan."""
+    return SessionRecord(
+        participant=failure.subject,
+        session=failure.session,
+        started=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        seconds=0,
+        version=__version__,
+        **what,
     )
 
 

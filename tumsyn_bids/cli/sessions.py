@@ -18,7 +18,7 @@ from ..bids.status import SessionRecord, describe_outputs
 from ..errors import explain_storage
 from ..plan import SessionPlan
 from ..settings import Settings
-from ..verdicts import FAIL
+from ..verdicts import FAIL, failed_images
 from .crashes import collect_crashes
 from .workers import Line
 
@@ -189,7 +189,7 @@ def _completed(job: SessionJob, begun: datetime, summary: dict) -> SessionRecord
         job,
         begun,
         state='complete',
-        message=_outcome(len(job.plan.tasks), summary['checks']),
+        message=_outcome(len(job.plan.tasks), summary['checks'], summary['confidence']),
         outputs=describe_outputs(job.settings.output_dir, files),
         warnings=(*job.plan.warnings, *summary['warnings']),
         mended=tuple(summary.get('mended', ())),
@@ -201,11 +201,17 @@ def _completed(job: SessionJob, begun: datetime, summary: dict) -> SessionRecord
     )
 
 
-def _outcome(n_images: int, checks: list[dict]) -> str:
-    """Say in one line what was made and which checks failed."""
+def _outcome(n_images: int, checks: list[dict], confidence: list[dict]) -> str:
+    """Say in one line what was made, and which checks and which images failed."""
     made = f'{n_images} synthetic image{"" if n_images == 1 else "s"}'
     failed = [f'{row["step"]} of the {row["contrast"]}' for row in checks if row['result'] == FAIL]
-    return f'{made}; CHECKS FAILED: {", ".join(dict.fromkeys(failed))}' if failed else made
+    parts = [made]
+    if failed:
+        parts.append(f'CHECKS FAILED: {", ".join(dict.fromkeys(failed))}')
+    distrusted = [row['image'] for row in failed_images(confidence)]
+    if distrusted:
+        parts.append(f'IMAGES FAILED: {", ".join(dict.fromkeys(distrusted))}')
+    return '; '.join(parts)
 
 
 def _record(job: SessionJob, begun: datetime | None, **what) -> SessionRecord:

@@ -49,6 +49,7 @@ class WritePreprocInputSpec(WriteInputSpec):
     """Inputs of :class:`WritePreproc`."""
 
     in_file = File(exists=True, mandatory=True, desc="corrected scan on the reference's grid")
+    transform_file = File(exists=True, desc='what resampled it, of all scans but the reference')
 
 
 class WritePreproc(Write):
@@ -60,11 +61,14 @@ class WritePreproc(Write):
         from ..bids.derivatives import ALIGNED, SCANNER, preproc_sidecar, save_image
         from ..bids.naming import session_paths
 
-        plan, scan = self.plan, self.inputs.scan
+        plan, scan, paths = self.plan, self.inputs.scan, session_paths(self.plan)
+        used = optional(self.inputs.transform_file)
+        transform = paths.transforms[scan].with_suffix(Path(used).suffix) if used else None
+        bids_dir = self.inputs.bids_dir
         path = save_image(
             nb.load(self.inputs.in_file),
-            self._place(session_paths(plan).preproc[scan]),
-            preproc_sidecar(plan, plan.scan(scan), bids_dir=self.inputs.bids_dir),
+            self._place(paths.preproc[scan]),
+            preproc_sidecar(plan, plan.scan(scan), bids_dir=bids_dir, transform=transform),
             code=SCANNER if scan == plan.reference else ALIGNED,
         )
         return {'out_file': str(path)}
@@ -261,7 +265,7 @@ class WriteScores(Write):
     input_spec = WriteScoresInputSpec
 
     def _work(self, folder: Path) -> dict:
-        from ..bids.derivatives import own_uri, save_scores
+        from ..bids.derivatives import own_uri, raw_uri, save_scores
         from ..bids.naming import session_paths
 
         plan = self.plan
@@ -271,6 +275,9 @@ class WriteScores(Write):
                 'synthetic': own_uri(paths.synthetic[index]),
                 'contrast': plan.tasks[index].target.contrast,
                 'source': plan.scan(plan.tasks[index].source).contrast,
+                'acquired': raw_uri(
+                    plan.acquired(plan.tasks[index].target.contrast), self.inputs.bids_dir
+                ),
                 **scores,
             }
             for index, scores in zip(self.inputs.tasks, self.inputs.scores, strict=True)
@@ -304,7 +311,7 @@ class WriteChecks(Write):
         rows = check_table(self.inputs.checks, self.plan, bids_dir=self.inputs.bids_dir)
         path = save_checks(
             rows,
-            {name: limit.text for name, limit in LIMITS.items()},
+            {name: limit.meaning for name, limit in LIMITS.items()},
             self.plan,
             output_dir=self.inputs.output_dir,
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..acquisition import BIDS_KEYS, Acquisition
 from ..plan import SessionPlan
-from ..verdicts import worst
+from ..verdicts import failed_images, worst, worst_image
 
 _UNITS = {
     'field_strength': 'T',
@@ -111,6 +111,16 @@ class SessionContent:
     def check_result(self) -> str:
         """The worst verdict of the checks; empty if nothing was checked."""
         return worst((row['result'] for row in self.checks), default='')
+
+    @property
+    def image_result(self) -> str:
+        """The worst verdict on the synthetic images; empty if none was judged."""
+        return worst_image(self.record.get('confidence', ()))
+
+    @property
+    def failed_images(self) -> list[dict]:
+        """The synthetic images that are not to be trusted."""
+        return failed_images(self.record.get('confidence', ()))
 
     @property
     def n_doubts(self) -> int:

@@ -16,6 +16,10 @@ from ..files import write_text
 from .content import SessionContent
 from .templates import FOLDER, render
 
+#: The assembler knows no labels with a plus sign, which BIDS allows. The subject's is not shown,
+#: so fragments carry another; sessions' are, so the template puts the sign back in their place.
+_SUBJECT, _PLUS = 'subject', 'xPLUSx'
+
 #: Figures of one session that are embedded, in bytes; those beyond are linked.
 EMBEDDED_BYTES = 12_000_000
 
@@ -66,13 +70,13 @@ def write_report(output_dir: str | Path, subject: str, records: Sequence[Mapping
     sessions = [SessionContent.from_record(record) for record in records]
     with tempfile.TemporaryDirectory(prefix='tumsyn-report-') as name:
         folder = Path(name)
-        _write_fragments(folder, output_dir, subject, sessions)
+        _write_fragments(folder, output_dir, sessions)
         report = Report(
             folder,
             None,
             bootstrap_file=_bootstrap(folder, subject),
             out_filename=str(folder / 'report.html'),
-            subject=subject,
+            subject=_SUBJECT,
         )
         report.generate_report()
         text = (folder / 'report.html').read_text(encoding='utf-8')
@@ -91,14 +95,13 @@ def _bootstrap(folder: Path, subject: str) -> Path:
     return path
 
 
-def _write_fragments(
-    folder: Path, output_dir: Path, subject: str, sessions: Sequence[SessionContent]
-) -> None:
-    place = folder / f'sub-{subject}' / 'figures'
+def _write_fragments(folder: Path, output_dir: Path, sessions: Sequence[SessionContent]) -> None:
+    place = folder / f'sub-{_SUBJECT}' / 'figures'
     place.mkdir(parents=True)
 
     def put(desc: str, text: str, session: str | None = None) -> None:
-        stem = f'sub-{subject}_ses-{session}' if session else f'sub-{subject}'
+        stem = f'sub-{_SUBJECT}'
+        stem += f'_ses-{session.replace("+", _PLUS)}' if session else ''
         # The assembler reads with the encoding of the locale, so beyond ASCII nothing is safe.
         ascii_only = text.encode('ascii', 'xmlcharrefreplace')
         (place / f'{stem}_desc-{desc}_report.html').write_bytes(ascii_only)

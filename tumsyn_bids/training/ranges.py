@@ -1,8 +1,8 @@
 """What a model has been told of the images that it learned to make, for its card.
 
 Ranges are by contrast and field of :class:`~tumsyn_bids.acquisition.Acquisition`: the lowest and
-the highest value (seconds, degrees, tesla, years). A contrast that is not there was not learned; a field
-that is not there is not limited.
+the highest value (seconds, degrees, tesla, years). A contrast that is not there was not learned;
+a field that is not there is not limited.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Figures:
             )
         for index in self._validated():
             task = self.plan.tasks[index]
-            acquired = self._acquired(task.target.contrast)
+            acquired = self.plan.acquired(task.target.contrast)
             draw = self._drawer(DrawValidation, f'draw_validation_{index}', acquired)
             draw.inputs.task = index
             position = self.sources[task.source].index(index)

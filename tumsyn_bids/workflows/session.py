@@ -94,7 +94,9 @@ def init_session_wf(
 
 def session_name(plan: SessionPlan) -> str:
     """Return the name of a session's workflow, which is also its folder's name."""
-    return re.sub('[^A-Za-z0-9]', '_', plan.label) + '_wf'
+    # Two for a plus sign: sub-A+ses-B would else share the folder of session B of sub-A.
+    label = plan.label.replace('+', '__')
+    return re.sub('[^A-Za-z0-9]', '_', label) + '_wf'
 
 
 def summary_file(plan: SessionPlan, settings: Settings) -> Path:
@@ -177,7 +179,10 @@ class _Session(Figures, Measurement, StandardSpaces, TissueSegmentation):
                 (self.preproc[path], coreg, [('outputnode.corrected', 'inputnode.corrected')]),
                 (reference, coreg, [('outputnode.corrected', 'inputnode.reference')]),
                 (self.brain, coreg, [('outputnode.mask', 'inputnode.mask')]),
-                (coreg, write_scan, [('outputnode.resampled', 'in_file')]),
+                (coreg, write_scan, [
+                    ('outputnode.resampled', 'in_file'),
+                    ('outputnode.transform', 'transform_file'),
+                ]),
                 (coreg, write_transform, [
                     ('outputnode.transform', 'transform_file'),
                     ('outputnode.inverse', 'inverse_file'),
@@ -248,7 +253,7 @@ class _Session(Figures, Measurement, StandardSpaces, TissueSegmentation):
             return
         for index in validated:
             task = self.plan.tasks[index]
-            acquired = self._acquired(task.target.contrast)
+            acquired = self.plan.acquired(task.target.contrast)
             score = init_score_wf(
                 index=self.sources[task.source].index(index), name=f'score_{index}_wf'
             )
@@ -308,9 +313,6 @@ class _Session(Figures, Measurement, StandardSpaces, TissueSegmentation):
 
     def _validated(self) -> list[int]:
         return [i for i, task in enumerate(self.plan.tasks) if task.purpose == 'validate']
-
-    def _acquired(self, contrast: str) -> str:
-        return next(scan.path for scan in self.plan.scans if scan.contrast == contrast)
 
     def _connect_scan(self, path: str, workflow, image: str, transform: str) -> None:
         """Hand a scan in its own space, and its transform if it has one, to a workflow.
