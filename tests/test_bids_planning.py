@@ -173,6 +173,9 @@ def test_validation_asks_for_an_image_of_the_acquired_voxels(dataset):
     task = tasks['T2w', 'validate']
     assert 'Voxel size: (3.0, 4.0, 6.0)' in task.prompt
     assert task.target.acquisition.voxel_size == (1, 1, 1)
+    assert task.requested.acquisition.voxel_size == (3, 4, 6)
+    assert task.requested.provenance['voxel_size'] == 'the acquired scan that is compared'
+    assert tasks['FLAIR', 'missing'].requested == tasks['FLAIR', 'missing'].target
     assert 'Voxel size: (1.0, 1.0, 1.0)' in tasks['FLAIR', 'missing'].prompt
 
 

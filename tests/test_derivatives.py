@@ -209,6 +209,15 @@ def test_synthetic_image_says_so_and_keeps_its_geometry(tmp_path, plan):
     assert img.header.get_xyzt_units()[0] == 'mm'
 
 
+def test_sidecar_of_a_validated_image_tells_the_voxel_size_of_its_prompt(plan):
+    asked = replace(plan.tasks[2], stated_size=(0.9, 0.9, 3.0))
+    about = {'bids_dir': RAW, 'model': MODEL, 'mask': Path('m.nii.gz')}
+    sidecar = derivatives.synthetic_sidecar(plan, asked, **about)
+    assert sidecar['RequestedParameters']['AcquisitionVoxelSize'] == [0.9, 0.9, 3.0]
+    assert 'compared' in sidecar['RequestedParametersOrigin']['AcquisitionVoxelSize']
+    assert sidecar['Resolution'].startswith('1 x 1 x 1 mm')
+
+
 def test_confidence_goes_to_the_sidecar_and_to_a_table(plan, tmp_path):
     figures = {'reconstruction': 0.987654, 'cycle': 0.9, 'verdict': 'pass'}
     sidecar = derivatives.synthetic_sidecar(

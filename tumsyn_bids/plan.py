@@ -151,6 +151,9 @@ class SynthesisTask:
         Why this source was taken.
     donors : tuple of Donor
         Other people's scans whose brightness the image takes; empty if it keeps its own.
+    stated_size : tuple of 3 float, optional
+        Voxel size in mm that the prompt states, where it is not that of the image's grid: that of
+        the acquired scan which the image is compared with.
     """
 
     target: Target
@@ -159,6 +162,16 @@ class SynthesisTask:
     purpose: str
     reason: str
     donors: tuple[Donor, ...] = ()
+    stated_size: tuple[float, float, float] | None = None
+
+    @property
+    def requested(self) -> Target:
+        """What the prompt asks for: the target, but for a voxel size that is not its grid's."""
+        if self.stated_size is None:
+            return self.target
+        origin = {**self.target.provenance, 'voxel_size': 'the acquired scan that is compared'}
+        acquisition = self.target.acquisition.replace(voxel_size=self.stated_size)
+        return Target(self.target.name, acquisition, origin)
 
 
 @dataclass(frozen=True)
@@ -246,4 +259,5 @@ def _task(raw: dict) -> SynthesisTask:
         purpose=raw['purpose'],
         reason=raw['reason'],
         donors=tuple(Donor(**donor) for donor in raw['donors']),
+        stated_size=raw['stated_size'] and tuple(raw['stated_size']),
     )

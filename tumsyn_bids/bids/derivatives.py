@@ -78,7 +78,7 @@ def requested_parameters(acquisition: Acquisition) -> dict:
 
 def requested_origins(task: SynthesisTask) -> dict:
     """Return, under the same keys, where each requested value came from."""
-    origins = task.target.provenance
+    origins = task.requested.provenance
     return {_REQUEST_KEYS[name]: text for name, text in origins.items() if name in _REQUEST_KEYS}
 
 
@@ -129,7 +129,7 @@ def synthetic_sidecar(
             'SHA256': model.sha256,
             'Prompt': task.prompt,
         },
-        'RequestedParameters': requested_parameters(task.target.acquisition),
+        'RequestedParameters': requested_parameters(task.requested.acquisition),
         'RequestedParametersOrigin': requested_origins(task),
         'Purpose': task.purpose,
         'SourceReason': task.reason,

@@ -93,7 +93,7 @@ def _by_origin(task: SynthesisTask) -> dict[str, list[str]]:
     """Group the target's fields by where their values came from."""
     grouped: dict[str, list[str]] = {}
     for field in FIELDS:
-        where = task.target.provenance.get(field, 'unknown')
+        where = task.requested.provenance.get(field, 'unknown')
         grouped.setdefault(where, []).append(field.replace('_', ' '))
     return grouped
 

@@ -357,9 +357,8 @@ class _Builder:
             modal=self._modal(target.contrast),
             source=source.acquisition,
         )
-        size = stated_size or resolved.acquisition.voxel_size
-        prompt = render_prompt(resolved.acquisition.replace(voxel_size=size))
-        return SynthesisTask(resolved, source.path, prompt, purpose, reason)
+        task = SynthesisTask(resolved, source.path, '', purpose, reason, stated_size=stated_size)
+        return replace(task, prompt=render_prompt(task.requested.acquisition))
 
     def _modal(self, contrast: str) -> Acquisition | None:
         if self.modal is None:

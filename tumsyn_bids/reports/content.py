@@ -181,7 +181,7 @@ class SessionContent:
                 ),
                 'reason': _clause(task.reason),
                 'prompt': task.prompt,
-                'parameters': _parameters(task.target),
+                'parameters': _parameters(task.requested),
                 'donors': [Path(donor.path).name for donor in task.donors],
             }
             for task in (self.plan.tasks if self.plan else ())
