@@ -13,14 +13,7 @@ from .people import PairedSubject
 
 Ranges = dict[str, dict[str, tuple[float, float]]]
 
-_FIELDS = (
-    'repetition_time',
-    'echo_time',
-    'inversion_time',
-    'flip_angle',
-    'field_strength',
-    'age',
-)
+_FIELDS = ('repetition_time', 'echo_time', 'inversion_time', 'flip_angle', 'field_strength')
 
 
 def ranges_of(people: Iterable[PairedSubject]) -> Ranges:
