@@ -118,18 +118,25 @@ def _images(synthesizer, condition, name, image, claimed: Acquisition, truth, ma
         }
 
 
+def values_of(rows: list[dict], name: str) -> np.ndarray:
+    """Return a figure of confidence of all images; of one with few slices it may be unknown."""
+    return np.array([row.get(name, np.nan) for row in rows])
+
+
+def rank_correlation(values: np.ndarray, truths: np.ndarray) -> float:
+    """Return Spearman's correlation over the images of which the figure is known."""
+    return stats.spearmanr(values, truths, nan_policy='omit').statistic
+
+
 def _report(rows: list[dict]) -> None:
     write = sys.stdout.write
     for figure, (warn, fail, sign) in THRESHOLDS.items():
-        values = np.array([row.get(figure, np.nan) for row in rows])
+        values = values_of(rows, figure)
         truths = np.array([row['true pearson'] for row in rows])
         error = np.array([row['true psnr_brain'] for row in rows])
-        overall = [
-            stats.spearmanr(values, known, nan_policy='omit').statistic
-            for known in (truths, error)
-        ]
+        overall = [rank_correlation(values, known) for known in (truths, error)]
         each = [
-            stats.spearmanr(values[index], truths[index], nan_policy='omit').statistic
+            rank_correlation(values[index], truths[index])
             for index in ([row['to'] == target for row in rows] for target in TARGETS)
         ]
         write(

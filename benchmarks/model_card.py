@@ -18,8 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from confidence import GOOD, TARGETS
-from scipy import stats
+from confidence import GOOD, TARGETS, rank_correlation, values_of
 
 from tumsyn_bids.networks.store import embedded_model
 from tumsyn_bids.synthesis.confidence import THRESHOLDS
@@ -189,7 +188,7 @@ def confidence_table(rows: list[dict]) -> str:
     head = ('figure', 'all images', *(f'to {name}' for name in TARGETS), 'warn', 'fail')
     body = []
     for name, (warn, fail, sign) in THRESHOLDS.items():
-        values = np.array([row.get(name, np.nan) for row in rows])
+        values = values_of(rows, name)
         parts = [np.array([row['to'] == target for row in rows]) for target in TARGETS]
         flags = [
             f'{word} {limit:g}: {(flagged & ~good).sum()} of {(~good).sum()} bad, '
@@ -197,15 +196,10 @@ def confidence_table(rows: list[dict]) -> str:
             for word, limit in (('<' if sign > 0 else '>', warn), ('<' if sign > 0 else '>', fail))
             for flagged in [sign * values < sign * limit]
         ]
-        ranks = [_rank(values, truths)]
-        ranks += [_rank(values[part], truths[part]) for part in parts]
+        ranks = [rank_correlation(values, truths)]
+        ranks += [rank_correlation(values[part], truths[part]) for part in parts]
         body.append((name.replace('_', ' '), *(f'{rank:.2f}' for rank in ranks), *flags))
     return _markdown(head, body)
-
-
-def _rank(values: np.ndarray, truths: np.ndarray) -> float:
-    # Of an image with few slices a figure may be unknown.
-    return stats.spearmanr(values, truths, nan_policy='omit').statistic
 
 
 TABLES: dict[str, Callable[[list[dict]], str]] = {

@@ -36,8 +36,13 @@ from tumsyn_bids.place import BrainFrame
 from tumsyn_bids.prompt import render_prompt
 from tumsyn_bids.protocols import default_protocol
 from tumsyn_bids.simulation.generator import TISSUE_NAMES, load_tissue_volume, render
-from tumsyn_bids.training.reading import EncodedTissues, TissueRecipe, encode_tissues
-from tumsyn_bids.training.samples import Sample, simulated_sample
+from tumsyn_bids.training.reading import (
+    EncodedTissues,
+    TissueRecipe,
+    draw_sample,
+    encode_tissues,
+)
+from tumsyn_bids.training.samples import Sample
 from tumsyn_bids.training.step import UNKNOWN_TISSUE
 
 NAMES = (*BRAIN_SHARES, 'no signal')
@@ -78,15 +83,7 @@ def _brains(network: Model, options) -> Iterator[EncodedTissues]:
         return
     volumes = [load_tissue_volume(options.labelmap)]
     for _ in range(options.drawn):
-        sample = simulated_sample(
-            rng,
-            volumes,
-            patch=recipe.patch,
-            n_targets=1,
-            whole=True,
-            rotation_deg=recipe.rotation_deg,
-            lesions=recipe.lesions,
-        )
+        sample = draw_sample(rng, volumes, recipe)
         yield encode_tissues(network, sample, network.config, rng, recipe)
 
 

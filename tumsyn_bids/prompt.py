@@ -137,7 +137,8 @@ def unread(text: str) -> list[str]:
     rest = re.sub(_HEAD_OF_PARAMETERS, ' ', text, flags=re.I)
     for regex in _PATTERNS.values():
         rest = re.sub(regex, ' ', rest, flags=re.I)
-    return [' '.join(words) for words in [_words(rest)] if words] + parts
+    outside = ' '.join(_words(rest))
+    return [outside, *parts] if outside else parts
 
 
 def _words(text: str) -> list[str]:

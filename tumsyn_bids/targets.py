@@ -89,12 +89,9 @@ def doubts(acquisition: Acquisition) -> list[str]:
     found = []
     for field in PLAUSIBLE:
         value = getattr(acquisition, field)
-        if value is not None and field != 'voxel_size':
-            problem = doubt(field, value)
+        if value is not None:
+            problem = _size_doubt(value) if field == 'voxel_size' else doubt(field, value)
             found += [f'{field.replace("_", " ")}: {problem}'] if problem else []
-    sizes, (low, high) = acquisition.voxel_size or (), _VOXEL_SIZES
-    if not all(low <= size <= high for size in sizes):
-        found.append(f'voxel size: {sizes} mm is outside {low:g} to {high:g} mm')
     return found
 
 
@@ -298,6 +295,9 @@ class _Options:
         return UsageError(problem, field=f'--{option}', remedy=remedy)
 
 
+_Stated = _Entry | _Options
+
+
 def _entries(path: Path) -> list:
     try:
         text = path.read_text(encoding='utf-8-sig')
@@ -346,7 +346,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict:
     return dict(pairs)
 
 
-def _target(entry: _Entry | _Options) -> Target:
+def _target(entry: _Stated) -> Target:
     unknown = [key for key in entry.content if key not in _ENTRY_KEYS]
     if unknown:
         raise entry.error(unknown[0], 'unknown field', f'Use {", ".join(_ENTRY_KEYS)}')
@@ -360,7 +360,7 @@ def _target(entry: _Entry | _Options) -> Target:
     return Target(_name(entry), Acquisition(**values), dict.fromkeys(values, entry.origin))
 
 
-def _contrast(entry: _Entry | _Options) -> str:
+def _contrast(entry: _Stated) -> str:
     key = 'contrast' if 'contrast' in entry.content else 'suffix'
     text = str(entry.content.get(key, '')).strip()
     names = {name.lower(): name for name in CONTRASTS}
@@ -375,7 +375,7 @@ def _contrast(entry: _Entry | _Options) -> str:
     return name
 
 
-def _name(entry: _Entry | _Options) -> str:
+def _name(entry: _Stated) -> str:
     if entry.content.get('name') is None:
         return ''
     name = str(entry.content['name'])
@@ -392,18 +392,26 @@ def _name(entry: _Entry | _Options) -> str:
     return name
 
 
-def _voxel_size(entry: _Entry | _Options, value: object) -> tuple[float, float, float]:
+def _voxel_size(entry: _Stated, value: object) -> tuple[float, float, float]:
     sizes = [as_number(v) for v in (value if isinstance(value, list | tuple) else [value] * 3)]
     remedy = 'Give one number or three, in mm, such as [0.8, 0.8, 1.2]'
     if len(sizes) != 3 or None in sizes:
         raise entry.error('voxel_size', f'"{value}" is no voxel size', remedy)
-    low, high = _VOXEL_SIZES
-    if not all(low <= size <= high for size in sizes):
-        raise entry.error('voxel_size', f'{value} mm is outside {low:g} to {high:g} mm', remedy)
+    problem = _size_doubt(sizes, value)
+    if problem:
+        raise entry.error('voxel_size', problem, remedy)
     return tuple(sizes)
 
 
-def _value(entry: _Entry | _Options, key: str, field: str, value: object) -> float | str | None:
+def _size_doubt(sizes: Sequence[float], stated: object = None) -> str | None:
+    """Say why voxel sizes in mm cannot be asked for, as they were stated, or return ``None``."""
+    low, high = _VOXEL_SIZES
+    if all(low <= size <= high for size in sizes):
+        return None
+    return f'{sizes if stated is None else stated} mm is outside {low:g} to {high:g} mm'
+
+
+def _value(entry: _Stated, key: str, field: str, value: object) -> float | str | None:
     if value is None:
         return None
     if field == 'manufacturer':
@@ -424,7 +432,7 @@ def _value(entry: _Entry | _Options, key: str, field: str, value: object) -> flo
     return number
 
 
-def _check_times(entry: _Entry | _Options, values: dict) -> None:
+def _check_times(entry: _Stated, values: dict) -> None:
     tr, te, ti = (values.get(field) for field in PROTOCOL_FIELDS[:3])
     if tr is not None and te is not None and te >= tr:
         raise entry.error(

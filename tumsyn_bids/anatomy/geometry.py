@@ -267,9 +267,10 @@ def _qform(header, path: Path, findings: list[Finding]) -> np.ndarray | None:
             if not stored or header['sform_code'] <= 0:
                 return None
             affine = header.get_qform()
-        if _invertible(affine) is None:
+        found = _invertible(affine)
+        if found is None:
             raise ValueError('its numbers are no place in space')
-        return _invertible(affine)
+        return found
     except (nb.spatialimages.HeaderDataError, ValueError) as error:
         numbers = ' '.join(f'{float(header[f"quatern_{axis}"]):g}' for axis in 'bcd')
         problem = f'the qform is broken ({error})'

@@ -57,10 +57,9 @@ def target_from_file(path: str | Path, name: str = LIKE_NAME) -> Target:
             acq = with_voxel_size(acq, read_header(path))
     except ScanError as error:
         raise UsageError(error.problem, path=error.path, remedy=error.remedy) from error
+    # As for targets files: no default takes the place of a mistake.
     for finding in findings:
-        if (
-            finding.field in STATED_FIELDS
-        ):  # as for targets files: no default in place of a mistake
+        if finding.field in STATED_FIELDS:
             raise UsageError(
                 f'{finding.value}: {finding.problem}',
                 path=reader.root / finding.path,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..acquisition import BIDS_KEYS, CONTRASTS, Acquisition
-from ..errors import EXIT_OK, UsageError
+from ..errors import EXIT_OK, ScanError, UsageError
 from .checks import check_device, check_writable
 from .progress import complain, say
 
@@ -25,13 +24,10 @@ class Wish:
     ----------
     acquisition : Acquisition
     prompt : str
-    origins : dict of str to str
-        Where each value came from.
     """
 
     acquisition: Acquisition
     prompt: str
-    origins: dict[str, str]
 
 
 def run_synth(args: argparse.Namespace) -> int:
@@ -52,13 +48,14 @@ def run_synth(args: argparse.Namespace) -> int:
 def _check_not_acquired(out: Path) -> None:
     """Raise a UsageError where a file would be lost that is not of a synthetic image."""
     from ..bids.naming import sidecar_path
+    from ..bids.sidecars import read_json_object
 
     sidecar = sidecar_path(out)
     if not out.exists() and not sidecar.exists():
         return
     try:
-        synthetic = json.loads(sidecar.read_text()).get('Synthetic') is True
-    except (OSError, ValueError, AttributeError):
+        synthetic = read_json_object(sidecar).get('Synthetic') is True
+    except ScanError:
         synthetic = False
     if not synthetic:
         raise UsageError(
@@ -105,12 +102,12 @@ def make_wish(args: argparse.Namespace, source: Acquisition) -> Wish:
     from ..targets import resolve_target
 
     if args.prompt is not None:
-        wish = Wish(_read_prompt(args.prompt), args.prompt, {'prompt': 'requested'})
+        wish = Wish(_read_prompt(args.prompt), args.prompt)
     else:
         person = Acquisition(age=args.age, sex=args.sex)
         _refuse_doubtful(person, '--age', 'Write years')
         target = resolve_target(_asked(args), subject=person, modal=None, source=source)
-        wish = Wish(target.acquisition, render_prompt(target.acquisition), target.provenance)
+        wish = Wish(target.acquisition, render_prompt(target.acquisition))
     problem = impossible_timing(wish.acquisition)
     if problem:
         raise UsageError(
@@ -171,7 +168,6 @@ def _make(args: argparse.Namespace, source: Acquisition, wish: Wish, warnings: l
     from ..bids.derivatives import confidence_fields, requested_parameters, save_synthetic
     from ..grids import Grid
     from ..networks.store import find_model
-    from ..protocols import DEFAULT_VOXEL_SIZE
     from ..synthesis.judged import Wanted, make_images
     from ..synthesis.synthesizer import Synthesizer
 
@@ -183,11 +179,10 @@ def _make(args: argparse.Namespace, source: Acquisition, wish: Wish, warnings: l
         warnings, mask = [*warnings, *brain.warnings], brain.img
     else:
         mask = sanitize(args.mask).img
-    voxel_size = wish.acquisition.voxel_size or DEFAULT_VOXEL_SIZE
-    wanted = Wanted(
-        wish.prompt, wish.acquisition, Grid.of(scan).canonical().with_zooms(voxel_size)
+    wanted, field_of_view = [Wanted(wish.prompt, wish.acquisition)], Grid.of(scan)
+    (made,) = make_images(
+        synthesizer, scan, wanted, field_of_view=field_of_view, mask=mask, source=source
     )
-    (made,) = make_images(synthesizer, scan, [wanted], mask=mask, source=source)
     warnings += made.warnings
     for warning in warnings:
         complain(f'{args.prog}: warning: {warning}')

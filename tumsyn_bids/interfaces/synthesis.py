@@ -10,7 +10,6 @@ import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, traits
 
 from ..acquisition import Acquisition
-from ..bids.naming import DEFAULT_VOXEL_SIZE
 from ..errors import ScanError
 from ..plan import Donor
 from .anatomy import world_of
@@ -60,16 +59,15 @@ class Synthesize(Step):
 
         synthesizer = _synthesizer(self.inputs.model, self.inputs.device)
         mask = nb.load(self.inputs.mask_file)
-        # Voxel sizes are asked for along the axes of the head, however the file is stored.
-        field_of_view = Grid.of(mask).canonical()
         targets = [Acquisition.from_dict(values) for values in self.inputs.acquisitions]
         made = make_images(
             synthesizer,
             nb.load(self.inputs.in_file),
             [
-                Wanted(prompt, target, field_of_view.with_zooms(_voxel_size(target)))
+                Wanted(prompt, target)
                 for prompt, target in zip(self.inputs.prompts, targets, strict=True)
             ],
+            field_of_view=Grid.of(mask),
             mask=mask,
             source=Acquisition.from_dict(self.inputs.source),
             world=world_of(self.inputs.transform_file),
@@ -92,10 +90,6 @@ class Synthesize(Step):
             'warnings': [item.warnings for item in made],
             'confidence': [item.confidence for item in made],
         }
-
-
-def _voxel_size(target: Acquisition) -> tuple[float, float, float]:
-    return target.voxel_size or DEFAULT_VOXEL_SIZE
 
 
 class MatchBrightnessInputSpec(StepInputSpec):

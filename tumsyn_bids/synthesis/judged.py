@@ -10,6 +10,7 @@ import numpy as np
 
 from ..acquisition import Acquisition
 from ..grids import Grid
+from ..protocols import DEFAULT_VOXEL_SIZE
 from .confidence import Examiner
 from .memory import with_tiles_that_fit
 from .synthesizer import Synthesizer
@@ -24,14 +25,11 @@ class Wanted:
     prompt : str
         What the network is told.
     acquisition : Acquisition
-        What is asked for.
-    grid : Grid
-        Of the image, in the individual space.
+        What is asked for; 1 mm voxels where it names no size.
     """
 
     prompt: str
     acquisition: Acquisition
-    grid: Grid
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,7 @@ def make_images(
     scan: nb.spatialimages.SpatialImage,
     wanted: Sequence[Wanted],
     *,
+    field_of_view: Grid,
     mask: nb.spatialimages.SpatialImage,
     source: Acquisition,
     world: np.ndarray | None = None,
@@ -69,6 +68,9 @@ def make_images(
     scan : SpatialImage
         Bias-corrected, in its native space.
     wanted : sequence of Wanted
+    field_of_view : Grid
+        What the images show, in the individual space. Voxel sizes are asked for along the axes of
+        the head, however the file is stored.
     mask : SpatialImage
         Brain mask in the individual space.
     source : Acquisition
@@ -85,11 +87,17 @@ def make_images(
         If the GPU has too little memory.
     """
 
+    field_of_view = field_of_view.canonical()
+    grids = [
+        field_of_view.with_zooms(item.acquisition.voxel_size or DEFAULT_VOXEL_SIZE)
+        for item in wanted
+    ]
+
     def make(synthesizer: Synthesizer) -> list[tuple]:
         encoded = synthesizer.encode(scan, mask=mask, world=world, acquisition=source)
         images = [
-            nb.Nifti1Image(synthesizer.decode(encoded, item.prompt, item.grid), item.grid.affine)
-            for item in wanted
+            nb.Nifti1Image(synthesizer.decode(encoded, item.prompt, grid), grid.affine)
+            for item, grid in zip(wanted, grids, strict=True)
         ]
         examiner = Examiner(synthesizer, encoded, source)
         return [

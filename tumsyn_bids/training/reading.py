@@ -19,8 +19,9 @@ from ..networks.config import SynthesisConfig
 from ..networks.model import Model
 from ..prompt import render_prompt
 from ..protocols import usual_protocol
+from ..simulation.generator import TissueVolume
 from ..synthesis.conditioning import prompt_tensors
-from .samples import PLACE_ERROR, Sample, cropped, to_tensors
+from .samples import PLACE_ERROR, Sample, cropped, simulated_sample, to_tensors
 from .step import encode_once, tissue_loss, voxels_to_remember
 
 
@@ -104,6 +105,21 @@ class EncodedTissues:
         larger, offset = map(torch.from_numpy, (np.exp(larger), offset))
         place = self.place[index].float() * larger + offset
         return features, place, self.tissue[index]
+
+
+def draw_sample(
+    rng: np.random.Generator, volumes: list[TissueVolume], recipe: TissueRecipe
+) -> Sample:
+    """Draw a whole brain of one of some anatomies, as the recipe wants it."""
+    return simulated_sample(
+        rng,
+        volumes,
+        patch=recipe.patch,
+        n_targets=1,
+        whole=True,
+        rotation_deg=recipe.rotation_deg,
+        lesions=recipe.lesions,
+    )
 
 
 @torch.no_grad()

@@ -43,7 +43,14 @@ from .paper import (
 )
 from .people import PairedSubject, load_paired_subjects
 from .ranges import Ranges, merged, ranges_of
-from .reading import EncodedTissues, ReadingStep, TissueRecipe, encode_tissues, reading_loss
+from .reading import (
+    EncodedTissues,
+    ReadingStep,
+    TissueRecipe,
+    draw_sample,
+    encode_tissues,
+    reading_loss,
+)
 from .samples import (
     off_grid,
     real_sample,
@@ -482,15 +489,7 @@ class _TissueRun(_PartRun):
         return ReadingStep(model)
 
     def encode(self, rng: np.random.Generator) -> EncodedTissues:
-        sample = simulated_sample(
-            rng,
-            self.volumes,
-            patch=self.recipe.patch,
-            n_targets=1,
-            whole=True,
-            rotation_deg=self.recipe.rotation_deg,
-            lesions=self.recipe.lesions,
-        )
+        sample = draw_sample(rng, self.volumes, self.recipe)
         return encode_tissues(self.model, sample, self.config, rng, self.recipe)
 
     def ranges(self) -> Ranges:
